@@ -1,0 +1,242 @@
+"""A payment: its state, and how facts change it (what may be decided about it: payment_decisions.py).
+
+    (nothing) ──Authorize──▶ authorizing ──▶ authorized ──Capture──▶ … ──Refund──▶ …
+                              │      ▲          │  └─Void─▶ voided
+                              │      │          └─(time)──▶ expired
+                              │   action required ─▶ authorized | declined
+                              └────▶ declined ──Authorize──▶ authorizing (another attempt)
+
+Invariant, in every reachable state: 0 ≤ refunded ≤ captured ≤ authorized.
+"""
+
+from enum import StrEnum
+from typing import Literal, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from domain.money import Money
+from domain.payment_facts import (
+    ActionRequired,
+    AuthorizationStarted,
+    Authorized,
+    Captured,
+    CaptureMethod,
+    CaptureStarted,
+    Card,
+    Expired,
+    Failed,
+    Failure,
+    NextAction,
+    PaymentFact,
+    Refunded,
+    RefundStarted,
+    Stage,
+    Voided,
+    VoidStarted,
+)
+
+
+class Phase(StrEnum):
+    """Where the authorization stands; what was captured and refunded is told by the amounts."""
+
+    AUTHORIZING = "authorizing"
+    ACTION_REQUIRED = "action_required"
+    DECLINED = "declined"
+    AUTHORIZED = "authorized"
+    VOIDED = "voided"
+    EXPIRED = "expired"
+
+
+Status = Literal[
+    "pending",
+    "requires_action",
+    "authorized",
+    "partially_captured",
+    "captured",
+    "partially_refunded",
+    "refunded",
+    "voided",
+    "expired",
+    "failed",
+    "disputed",
+]
+
+
+class Operation(Struct, frozen=True):
+    """One wish that was started: `open` until its outcome is known."""
+
+    kind: Stage
+    amount: Money
+    outcome: Literal["open", "done", "failed"] = "open"
+    final: bool = False
+
+
+class Payment(Struct, frozen=True):
+    """The state of a payment, folded from its facts. All amounts are in one currency, that of `amount`."""
+
+    phase: Phase
+    attempt: int
+    amount: Money
+    authorized: Money
+    capturable: Money
+    captured: Money
+    refunded: Money
+    capture: CaptureMethod
+    authorization: str
+    operations: dict[str, Operation]
+    customer: str | None = None
+    order: str | None = None
+    description: str | None = None
+    metadata: dict[str, str] = {}
+    payment_intent: str | None = None
+    charge: str | None = None
+    card: Card | None = None
+    multicapture: bool = False
+    next_action: NextAction | None = None
+    failure: Failure | None = None
+
+    @property
+    def status(self) -> Status:
+        match self.phase:
+            case Phase.AUTHORIZING:
+                return "pending"
+            case Phase.ACTION_REQUIRED:
+                return "requires_action"
+            case Phase.DECLINED:
+                return "failed"
+            case Phase.VOIDED if not self.captured:
+                return "voided"
+            case Phase.EXPIRED if not self.captured:
+                return "expired"
+            case _:
+                return self._money_status()
+
+    def _money_status(self) -> Status:
+        if self.refunded:
+            whole = self.refunded == self.captured and not self.capturable
+            return "refunded" if whole else "partially_refunded"
+        if not self.captured:
+            return "authorized"
+        return "captured" if self.captured == self.authorized else "partially_captured"
+
+    @property
+    def refundable(self) -> Money:
+        return self.captured - self.refunded
+
+    def in_flight(self, kind: Stage) -> tuple[tuple[str, Operation], ...]:
+        """The open operations of a kind, by id."""
+        return tuple((name, op) for name, op in self.operations.items() if op.outcome == "open" and op.kind == kind)
+
+
+# --- Fold --------------------------------------------------------------------------------------------------------
+
+
+def evolve(payment: Payment | None, fact: PaymentFact) -> Payment:
+    """Fold one fact in. It never refuses: the past has already happened."""
+    if isinstance(fact, AuthorizationStarted):
+        return _begun(payment, fact)
+    assert payment is not None, "a payment's history begins with AuthorizationStarted"  # noqa: S101  corruption
+    match fact:
+        case ActionRequired():
+            return replace(
+                payment,
+                phase=Phase.ACTION_REQUIRED,
+                payment_intent=fact.payment_intent,
+                next_action=fact.next_action,
+            )
+        case Authorized():
+            return _reserved(payment, fact)
+        case CaptureStarted():
+            return _opened(payment, fact.operation, Operation("capture", fact.amount, final=fact.final))
+        case Captured():
+            return _taken(payment, fact)
+        case VoidStarted():
+            return _opened(payment, fact.operation, Operation("void", payment.capturable))
+        case Voided():
+            return replace(
+                _closed(payment, fact.operation, "done"),
+                phase=Phase.VOIDED,
+                capturable=_none(payment),
+                failure=None,
+            )
+        case RefundStarted():
+            return _opened(payment, fact.operation, Operation("refund", fact.amount))
+        case Refunded():
+            refunded = payment.refunded + fact.amount
+            return replace(_closed(payment, fact.operation, "done"), refunded=refunded, failure=None)
+        case Failed():
+            return _declined(payment, fact)
+        case Expired():
+            return replace(payment, phase=Phase.EXPIRED, capturable=_none(payment), next_action=None)
+        case _:
+            assert_never(fact)
+
+
+def _begun(payment: Payment | None, fact: AuthorizationStarted) -> Payment:
+    zero = Money.zero(fact.amount.currency)
+    earlier = payment.operations if payment else {}
+    return Payment(
+        phase=Phase.AUTHORIZING,
+        attempt=fact.attempt,
+        amount=fact.amount,
+        authorized=zero,
+        capturable=zero,
+        captured=zero,
+        refunded=zero,
+        capture=fact.capture,
+        authorization=fact.operation,
+        operations=earlier | {fact.operation: Operation("authorize", fact.amount)},
+        customer=fact.customer,
+        order=fact.order,
+        description=fact.description,
+        metadata=fact.metadata,
+    )
+
+
+def _reserved(payment: Payment, fact: Authorized) -> Payment:
+    return replace(
+        _closed(payment, fact.operation, "done"),
+        phase=Phase.AUTHORIZED,
+        authorized=fact.amount,
+        capturable=fact.amount,
+        payment_intent=fact.payment_intent,
+        charge=fact.charge,
+        card=fact.card,
+        multicapture=fact.multicapture,
+        next_action=None,
+        failure=None,
+    )
+
+
+def _taken(payment: Payment, fact: Captured) -> Payment:
+    left = _none(payment) if fact.final else payment.capturable - fact.amount
+    captured = payment.captured + fact.amount
+    return replace(
+        _closed(payment, fact.operation, "done"),
+        captured=captured,
+        capturable=left,
+        charge=fact.charge,
+        failure=None,
+    )
+
+
+def _declined(payment: Payment, fact: Failed) -> Payment:
+    closed = replace(_closed(payment, fact.operation, "failed"), failure=fact.failure)
+    if fact.stage != "authorize":
+        return closed
+    intent = fact.payment_intent or payment.payment_intent
+    return replace(closed, phase=Phase.DECLINED, next_action=None, payment_intent=intent)
+
+
+def _opened(payment: Payment, name: str, operation: Operation) -> Payment:
+    return replace(payment, operations=payment.operations | {name: operation})
+
+
+def _closed(payment: Payment, name: str, outcome: Literal["done", "failed"]) -> Payment:
+    operation = replace(payment.operations[name], outcome=outcome)
+    return replace(payment, operations=payment.operations | {name: operation})
+
+
+def _none(payment: Payment) -> Money:
+    return Money.zero(payment.amount.currency)
