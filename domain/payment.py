@@ -9,8 +9,10 @@
 Invariant, in every reachable state: 0 ≤ refunded ≤ captured ≤ authorized.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal, assert_never
+from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -83,6 +85,7 @@ class Payment(Struct, frozen=True):
     captured: Money
     refunded: Money
     capture: CaptureMethod
+    payment_method: str
     authorization: str
     operations: dict[str, Operation]
     customer: str | None = None
@@ -185,6 +188,7 @@ def _begun(payment: Payment | None, fact: AuthorizationStarted) -> Payment:
         captured=zero,
         refunded=zero,
         capture=fact.capture,
+        payment_method=fact.payment_method,
         authorization=fact.operation,
         operations=earlier | {fact.operation: Operation("authorize", fact.amount)},
         customer=fact.customer,
@@ -240,3 +244,17 @@ def _closed(payment: Payment, name: str, outcome: Literal["done", "failed"]) -> 
 
 def _none(payment: Payment) -> Money:
     return Money.zero(payment.amount.currency)
+
+
+# --- As of -------------------------------------------------------------------------------------------------------
+
+
+class PaymentAt(Struct, frozen=True):
+    """A payment as it stood after `version` facts, the last of them at `position` in the log."""
+
+    id: UUID
+    payment: Payment
+    version: int
+    position: int
+    created_at: datetime
+    updated_at: datetime

@@ -1,0 +1,110 @@
+"""The port to the payment provider.
+
+An instruction is one started operation, told in the ledger's own words. The provider's answer is either an outcome that
+may be recorded, with its evidence, or `Unknown`: not a failure, but something still to be learned.
+"""
+
+from typing import Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from domain.money import Money
+from domain.payment import Payment
+from domain.payment_commands import Outcome
+from domain.payment_facts import CaptureMethod
+
+
+class Unknown(Struct, frozen=True):
+    """The provider may or may not have done it. `reason` names the kind of failure, never its text."""
+
+    reason: str
+
+
+class Instruction(Struct, frozen=True, kw_only=True):
+    payment: UUID
+    operation: str
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every try of this operation, and for nothing else."""
+        return f"{self.payment}:{self.operation}"
+
+
+class AuthorizeInstruction(Instruction, frozen=True, kw_only=True):
+    amount: Money
+    capture: CaptureMethod
+    payment_method: str
+    description: str | None
+    metadata: dict[str, str]
+
+
+class CaptureInstruction(Instruction, frozen=True, kw_only=True):
+    """`multicapture`: the provider is told whether this capture is the last."""
+
+    payment_intent: str
+    amount: Money
+    final: bool
+    multicapture: bool
+
+
+class VoidInstruction(Instruction, frozen=True, kw_only=True):
+    payment_intent: str
+
+
+class RefundInstruction(Instruction, frozen=True, kw_only=True):
+    payment_intent: str
+    amount: Money
+
+
+AnyInstruction = AuthorizeInstruction | CaptureInstruction | VoidInstruction | RefundInstruction
+
+
+class GatewayMisconfigured(Exception):  # noqa: N818  it says what is so
+    """The provider does not accept our credentials or their permissions: nothing can work, so nothing should start."""
+
+
+class PaymentGateway(Protocol):
+    """What a provider must be able to do. None of these raise on a provider's failure: they answer Unknown."""
+
+    async def perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
+        """Carry the instruction out. Safe to repeat within the provider's idempotency window."""
+        ...
+
+    async def look_up(self, payment: UUID, operation: str, payment_intent: str) -> Outcome | Unknown:
+        """What became of an authorization that waited for the cardholder. Moves nothing."""
+        ...
+
+    async def verify(self) -> None:
+        """Raises GatewayMisconfigured when the provider refuses our credentials."""
+        ...
+
+
+def instruction_for(stream: UUID, name: str, payment: Payment) -> AnyInstruction:
+    """The instruction that carries out an open operation of this payment."""
+    operation = payment.operations[name]
+    if operation.kind == "authorize":
+        return AuthorizeInstruction(
+            payment=stream,
+            operation=name,
+            amount=operation.amount,
+            capture=payment.capture,
+            payment_method=payment.payment_method,
+            description=payment.description,
+            metadata=payment.metadata,
+        )
+    assert payment.payment_intent is not None, "only an authorization can be without one"  # noqa: S101
+    if operation.kind == "capture":
+        return CaptureInstruction(
+            payment=stream,
+            operation=name,
+            payment_intent=payment.payment_intent,
+            amount=operation.amount,
+            final=operation.final,
+            multicapture=payment.multicapture,
+        )
+    if operation.kind == "void":
+        return VoidInstruction(payment=stream, operation=name, payment_intent=payment.payment_intent)
+    return RefundInstruction(
+        payment=stream, operation=name, payment_intent=payment.payment_intent, amount=operation.amount
+    )

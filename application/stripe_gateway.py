@@ -1,0 +1,286 @@
+"""Stripe behind the port: PaymentIntents through the SDK's async client.
+
+The only files that import stripe are this one and its table of errors.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+import aiohttp
+import stripe
+from stripe.params import PaymentIntentCreateParams
+
+from application.gateway import (
+    AnyInstruction,
+    AuthorizeInstruction,
+    CaptureInstruction,
+    GatewayMisconfigured,
+    Instruction,
+    RefundInstruction,
+    Unknown,
+    VoidInstruction,
+)
+from application.stripe_errors import Refused, judge
+from domain.errors import InvalidMoney
+from domain.money import from_stripe, to_stripe
+from domain.payment_commands import (
+    Outcome,
+    RecordActionRequired,
+    RecordAuthorized,
+    RecordCaptured,
+    RecordFailed,
+    RecordRefunded,
+    RecordVoided,
+)
+from domain.payment_facts import Card, Failure, NextAction
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5
+REQUEST_TIMEOUT_S = 30
+# Everything for one operation, the SDK's own retries included. Shorter than the age at which it counts as abandoned.
+OPERATION_DEADLINE_S = 75
+MAX_NETWORK_RETRIES = 2
+# Callers that may wait for Stripe at once; each holds a connection and little else.
+MAX_CONNECTIONS = 1_000
+
+T = TypeVar("T")
+
+
+class StripeGateway:
+    """One a process. Every POST carries the operation's own idempotency key."""
+
+    def __init__(self, api_key: str, api_base: str | None = None, return_url: str | None = None) -> None:
+        stripe.enable_telemetry = False  # it would write to the home folder
+        self._return_url = return_url
+        self._api_key = api_key
+        self._api_base = api_base
+        self._session: aiohttp.ClientSession | None = None
+        self._client_or_none: stripe.StripeClient | None = None
+
+    async def verify(self) -> None:
+        """Ask Stripe who we are. Raises GatewayMisconfigured when it refuses, and only then."""
+        try:
+            async with asyncio.timeout(OPERATION_DEADLINE_S):
+                await self._client.v1.balance.retrieve_async()
+        except (stripe.AuthenticationError, stripe.PermissionError) as error:
+            raise GatewayMisconfigured(type(error).__name__) from error
+        except (stripe.StripeError, aiohttp.ClientError, TimeoutError):
+            log.warning("the provider did not answer at start-up; operations stay open until it does")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
+        match instruction:
+            case AuthorizeInstruction():
+                return await self._ask(instruction.operation, lambda: self._authorize(instruction))
+            case CaptureInstruction():
+                return await self._ask(instruction.operation, lambda: self._capture(instruction))
+            case VoidInstruction():
+                return await self._ask(instruction.operation, lambda: self._void(instruction))
+            case RefundInstruction():
+                return await self._ask(instruction.operation, lambda: self._refund(instruction))
+
+    async def look_up(self, payment: UUID, operation: str, payment_intent: str) -> Outcome | Unknown:
+        del payment
+
+        async def ask() -> Outcome | Unknown:
+            intent = await self._client.v1.payment_intents.retrieve_async(payment_intent, {"expand": ["latest_charge"]})
+            return _authorization(operation, intent)
+
+        return await self._ask(operation, ask)
+
+    # --- Instructions --------------------------------------------------------------------------------------------
+
+    async def _authorize(self, instruction: AuthorizeInstruction) -> Outcome | Unknown:
+        params: PaymentIntentCreateParams = {
+            "amount": to_stripe(instruction.amount),
+            "currency": instruction.amount.currency,
+            "capture_method": instruction.capture,
+            "payment_method": await self._payment_method(instruction),
+            "allowed_payment_method_types": ["card"],
+            "confirm": True,
+            "metadata": instruction.metadata | _identity(instruction),
+            "expand": ["latest_charge"],
+        }
+        if instruction.capture == "manual":
+            params["payment_method_options"] = {"card": {"request_multicapture": "if_available"}}
+        if instruction.description is not None:
+            params["description"] = instruction.description
+        if self._return_url is not None:
+            params["return_url"] = f"{self._return_url}/{instruction.payment}/return"
+        intent = await self._client.v1.payment_intents.create_async(params, _options(instruction))
+        return _authorization(instruction.operation, intent)
+
+    async def _payment_method(self, instruction: AuthorizeInstruction) -> str:
+        """Stripe's older card tokens become a payment method first; making one moves nothing."""
+        if not instruction.payment_method.startswith("tok_"):
+            return instruction.payment_method
+        method = await self._client.v1.payment_methods.create_async(
+            {"type": "card", "card": {"token": instruction.payment_method}},
+            {"idempotency_key": f"{instruction.idempotency_key}:method"},
+        )
+        return method.id
+
+    async def _capture(self, instruction: CaptureInstruction) -> Outcome | Unknown:
+        intent = await self._client.v1.payment_intents.capture_async(
+            instruction.payment_intent,
+            {
+                "amount_to_capture": to_stripe(instruction.amount),
+                "metadata": _identity(instruction),
+                **({"final_capture": instruction.final} if instruction.multicapture else {}),
+            },
+            _options(instruction),
+        )
+        return RecordCaptured(
+            operation=instruction.operation,
+            amount=instruction.amount,
+            final=intent.status != "requires_capture",
+            charge=_id(intent.latest_charge),
+            evidence=_evidence(intent),
+        )
+
+    async def _void(self, instruction: VoidInstruction) -> Outcome | Unknown:
+        intent = await self._client.v1.payment_intents.cancel_async(
+            instruction.payment_intent, {"cancellation_reason": "requested_by_customer"}, _options(instruction)
+        )
+        return RecordVoided(operation=instruction.operation, evidence=_evidence(intent))
+
+    async def _refund(self, instruction: RefundInstruction) -> Outcome | Unknown:
+        refund = await self._client.v1.refunds.create_async(
+            {
+                "payment_intent": instruction.payment_intent,
+                "amount": to_stripe(instruction.amount),
+                "metadata": _identity(instruction),
+            },
+            _options(instruction),
+        )
+        if refund.status in {"failed", "canceled"}:
+            code = refund.failure_reason or f"refund_{refund.status}"
+            failure = Failure(code=code, decline_code=None, message="the refund did not go through", retryable=False)
+            return RecordFailed(operation=instruction.operation, failure=failure, evidence=_evidence(refund))
+        amount = from_stripe(refund.amount, refund.currency)
+        return RecordRefunded(instruction.operation, amount, refund.id, _evidence(refund))
+
+    # --- The call ------------------------------------------------------------------------------------------------
+
+    async def _ask(self, operation: str, call: Callable[[], Awaitable[Outcome | Unknown]]) -> Outcome | Unknown:
+        """Make the call within its deadline and judge how it ended. Only a clear no is a failure."""
+        try:
+            async with asyncio.timeout(OPERATION_DEADLINE_S):
+                return await call()
+        except stripe.StripeError as error:
+            return _judged(operation, error)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Unknown(type(error).__name__)
+        except (ValueError, KeyError, AttributeError, TypeError, InvalidMoney) as error:
+            # An answer we cannot read is an answer all the same: the money may have moved.
+            log.exception("the provider's answer could not be read", extra={"operation": operation})
+            return Unknown(type(error).__name__)
+
+    @property
+    def _client(self) -> stripe.StripeClient:
+        """Built at first use, inside the event loop that its session belongs to."""
+        if self._client_or_none is None:
+            connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS)
+            self._session = aiohttp.ClientSession(connector=connector)
+            timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+            self._client_or_none = stripe.StripeClient(
+                self._api_key,
+                base_addresses={"api": self._api_base} if self._api_base else {},
+                max_network_retries=MAX_NETWORK_RETRIES,
+                http_client=stripe.AIOHTTPClient(timeout=timeout, session=self._session),
+            )
+        return self._client_or_none
+
+
+def _options(instruction: Instruction) -> stripe.RequestOptions:
+    return {"idempotency_key": instruction.idempotency_key}
+
+
+def _identity(instruction: Instruction) -> dict[str, str]:
+    """What ties every Stripe object of ours to the fact that explains it."""
+    return {"payledger_payment": str(instruction.payment), "payledger_operation": instruction.operation}
+
+
+def _judged(operation: str, error: stripe.StripeError) -> Outcome | Unknown:
+    try:
+        verdict = judge(error)
+    except GatewayMisconfigured:
+        log.error("the provider refuses our credentials", extra={"operation": operation})  # noqa: TRY400  its text may quote the key
+        return Unknown("misconfigured")
+    if isinstance(verdict, Refused):
+        return RecordFailed(operation, verdict.failure, verdict.evidence, verdict.payment_intent, verdict.expired)
+    return verdict
+
+
+def _authorization(operation: str, intent: stripe.PaymentIntent) -> Outcome | Unknown:
+    match intent.status:
+        case "requires_capture" | "succeeded":
+            return _authorized(operation, intent)
+        case "requires_action":
+            return RecordActionRequired(operation, intent.id, _next_action(intent), _evidence(intent))
+        case "requires_payment_method":
+            return _declined(operation, intent)
+        case "canceled":
+            failure = Failure("canceled", None, "the authorization was cancelled at the provider", retryable=False)
+            return RecordFailed(operation, failure, _evidence(intent), intent.id)
+        case _:
+            return Unknown(intent.status)
+
+
+def _authorized(operation: str, intent: stripe.PaymentIntent) -> RecordAuthorized:
+    charge = intent.latest_charge
+    assert isinstance(charge, stripe.Charge)  # noqa: S101  asked for by `expand`
+    card = charge.payment_method_details.card if charge.payment_method_details else None
+    before = card.capture_before if card else None
+    return RecordAuthorized(
+        operation=operation,
+        amount=from_stripe(intent.amount, intent.currency),
+        captured=intent.status == "succeeded",
+        payment_intent=intent.id,
+        charge=charge.id,
+        card=_card(card),
+        expires_at=datetime.fromtimestamp(before, UTC) if before else None,
+        multicapture=bool(card and card.multicapture and card.multicapture.status == "available"),
+        evidence=_evidence(intent),
+    )
+
+
+def _declined(operation: str, intent: stripe.PaymentIntent) -> RecordFailed:
+    error = intent.last_payment_error
+    failure = Failure(
+        code=(error and error.code) or "declined",
+        decline_code=error.decline_code if error else None,
+        message=(error and error.message) or "the card was declined",
+        retryable=True,
+    )
+    return RecordFailed(operation, failure, _evidence(intent), intent.id)
+
+
+def _card(card: stripe.Charge.PaymentMethodDetails.Card | None) -> Card | None:
+    if card is None or not card.last4 or not card.exp_month or not card.exp_year:
+        return None
+    return Card(card.brand or "unknown", card.last4, card.exp_month, card.exp_year)
+
+
+def _next_action(intent: stripe.PaymentIntent) -> NextAction:
+    action = intent.next_action
+    if action is None:
+        return NextAction("unknown")
+    return NextAction(action.type, action.redirect_to_url.url if action.redirect_to_url else None)
+
+
+def _evidence(answer: stripe.PaymentIntent | stripe.Refund) -> str:
+    response = answer.last_response
+    return (response.request_id if response else None) or answer.id
+
+
+def _id(value: stripe.Charge | str | None) -> str:
+    return value if isinstance(value, str) else value.id if value else ""
