@@ -1,0 +1,96 @@
+"""What is the state of this payment, and which payments are there?"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import tuple_row
+
+from domain.envelope import Envelope
+from domain.payment import PaymentAt, Status
+from projections.payment_rows import ENCODER, fold, read_row
+
+NAME = "payment_status"
+MAX_PAGE = 100
+
+# --- Fold --------------------------------------------------------------------------------------------------------
+
+_UPSERT = """
+INSERT INTO payment_status (id, version, position, created_at, updated_at, status, customer, order_id, state)
+SELECT * FROM unnest(%b::uuid[], %b::bigint[], %b::bigint[], %b::timestamptz[], %b::timestamptz[],
+                     %s::text[], %s::text[], %s::text[], %b::bytea[])
+ON CONFLICT (id) DO UPDATE SET version = excluded.version, position = excluded.position,
+    updated_at = excluded.updated_at, status = excluded.status, state = excluded.state
+"""
+
+
+def apply(conn: Connection[Any], envelopes: Sequence[Envelope]) -> None:
+    """Bring the rows up to these facts, in the caller's transaction."""
+    changed = fold(conn, NAME, envelopes)
+    if not changed:
+        return
+    payments = [at.payment for at in changed]
+    columns = (
+        [at.id for at in changed],
+        [at.version for at in changed],
+        [at.position for at in changed],
+        [at.created_at for at in changed],
+        [at.updated_at for at in changed],
+        [payment.status for payment in payments],
+        [payment.customer for payment in payments],
+        [payment.order for payment in payments],
+        [ENCODER.encode(payment) for payment in payments],
+    )
+    conn.execute(_UPSERT, columns, prepare=True)
+
+
+# --- Query -------------------------------------------------------------------------------------------------------
+
+_COLUMNS: LiteralString = "SELECT id, state, version, position, created_at, updated_at FROM payment_status "
+
+
+class Wanted(Struct, frozen=True):
+    """Which payments: every condition that is given must hold. `since` is inclusive, `until` is not.
+
+    `before` continues a list: only payments that come after this (time, id) in it.
+    """
+
+    status: Status | None = None
+    customer: str | None = None
+    order: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: tuple[datetime, UUID] | None = None
+
+
+async def find(conn: AsyncConnection[Any], payment: UUID) -> PaymentAt | None:
+    async with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
+        await cursor.execute(_COLUMNS + "WHERE id = %s", [payment], prepare=True)
+        row = await cursor.fetchone()
+    return read_row(row) if row else None
+
+
+async def newest(conn: AsyncConnection[Any], wanted: Wanted, limit: int) -> list[PaymentAt]:
+    """Up to `limit` payments, newest first."""
+    conditions: list[LiteralString] = []
+    values: list[object] = []
+
+    def narrow(condition: LiteralString, *given: object) -> None:
+        if None not in given:
+            conditions.append(condition)
+            values.extend(given)
+
+    narrow("status = %s", wanted.status)
+    narrow("customer = %s", wanted.customer)
+    narrow("order_id = %s", wanted.order)
+    narrow("created_at >= %s", wanted.since)
+    narrow("created_at < %s", wanted.until)
+    narrow("(created_at, id) < (%s, %s)", *(wanted.before or (None, None)))
+    where: LiteralString = "WHERE " + " AND ".join(conditions) if conditions else ""
+    async with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
+        statement = _COLUMNS + where + " ORDER BY created_at DESC, id DESC LIMIT %s"
+        await cursor.execute(statement, [*values, min(limit, MAX_PAGE + 1)], prepare=True)
+        return [read_row(row) for row in await cursor.fetchall()]
