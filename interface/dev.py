@@ -1,0 +1,186 @@
+"""`payledger dev`: the whole system on one machine, in the foreground, with its data in one folder."""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+from msgspec import Struct
+from rich.console import Console
+
+from interface import walk
+from interface.bootstrap import clock
+from interface.migrations import migrate
+from interface.sandbox.folder import FolderInUseError, free_port, lock_folder, remembered_port
+from interface.sandbox.postgres import Postgres
+from interface.sandbox.service import Process, ServiceError
+from interface.sandbox.supervisor import Supervisor
+from interface.settings import MIN_SECRET_BYTES
+from interface.tokens import SCOPES, mint
+
+TOKEN_LIFETIME = timedelta(days=365)
+DEVELOPER = "developer"
+# A key in form only: the stand-in checks that it is a test key, and nothing else.
+STAND_IN_KEY = "sk_test_standin"
+LOOPBACK = "127.0.0.1"
+
+console = Console(stderr=True, highlight=False)
+
+
+class Handle(Struct, frozen=True):
+    """What tools need to know of a running system: `DIR/dev.json`."""
+
+    url: str
+    database_url: str
+    kafka: str
+    stripe: str
+    token: str
+    pids: dict[str, int]
+
+
+def run(port: int, data: Path, *, with_demo: bool) -> int:
+    """Start everything, say so, and stay until told to stop. Answers the exit status."""
+    try:
+        with lock_folder(data), Supervisor(data) as supervisor:
+            handle = _start(supervisor, port, data)
+            if with_demo:
+                walk.walk(handle.url, handle.token, handle.kafka, Console())
+            walk.invite(handle.url, data, Console())
+            supervisor.wait(lambda pids: _write(data, handle, pids))
+            console.print("\n[dim]stopping; the data stays in[/]", str(data))
+    except (FolderInUseError, ServiceError, walk.WalkFailed, psycopg.Error, OSError) as error:
+        console.print(f"[red]payledger could not go on:[/] {error}", markup=True)
+        return 1
+    finally:
+        if (data / "dev.json").exists() and not _held_by_another(data):
+            (data / "dev.json").unlink(missing_ok=True)
+    return 0
+
+
+def demo(data: Path) -> int:
+    """Walk a payment through the service that runs from this folder; if none does, through one of its own."""
+    handle = running(data)
+    if handle is not None:
+        walk.walk(handle.url, handle.token, handle.kafka, Console())
+        return 0
+    try:
+        with lock_folder(data), Supervisor(data) as supervisor:
+            handle = _start(supervisor, free_port(), data)
+            walk.walk(handle.url, handle.token, handle.kafka, Console())
+    except (FolderInUseError, ServiceError, walk.WalkFailed, psycopg.Error, OSError) as error:
+        console.print(f"[red]the walk ended early:[/] {error}")
+        return 1
+    finally:
+        (data / "dev.json").unlink(missing_ok=True)
+    return 0
+
+
+def running(data: Path) -> Handle | None:
+    """The handle of the system that runs from this folder, if one does."""
+    if not _held_by_another(data):
+        return None
+    try:
+        return Handle(**json.loads((data / "dev.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def jwt_secret(data: Path) -> str:
+    """The secret this folder's tokens are signed with; made at first use, readable by its owner alone."""
+    named = os.environ.get("JWT_SECRET_KEY", "").split(",")[0].strip()
+    if named:
+        return named
+    file = data / "jwt.key"
+    if not file.exists():
+        data.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
+            out.write(secrets.token_hex(MIN_SECRET_BYTES))
+    return file.read_text().strip()
+
+
+# --- Start -------------------------------------------------------------------------------------------------------
+
+
+def _start(supervisor: Supervisor, port: int, data: Path) -> Handle:
+    """Start the stand-ins that the environment does not replace, then our own processes; write the handle."""
+    with console.status("starting the database") as status:
+        database_url = os.environ.get("DATABASE_URL") or _postgres(supervisor, data)
+        status.update("preparing the database")
+        migrate(database_url)
+        status.update("starting the stand-ins")
+        kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or _broker(supervisor, data)
+        stripe_key, stripe_url = _stripe(supervisor, data)
+        status.update("starting the service")
+        env = _environment(port, data, database_url, kafka, stripe_key, stripe_url)
+        supervisor.start([_ours(command, env) for command in ("api", "project", "publish")])
+    token = mint(jwt_secret(data), DEVELOPER, SCOPES, clock(), TOKEN_LIFETIME)
+    handle = Handle(f"http://{LOOPBACK}:{port}", database_url, kafka, stripe_url or "", token, {})
+    return _write(data, handle, supervisor.pids)
+
+
+def _postgres(supervisor: Supervisor, data: Path) -> str:
+    postgres = Postgres(data, remembered_port(data, "postgres"))
+    supervisor.start([postgres])
+    return postgres.url
+
+
+def _broker(supervisor: Supervisor, data: Path) -> str:
+    port = remembered_port(data, "broker")
+    supervisor.start([_stand_in("broker", port, data)])
+    return f"{LOOPBACK}:{port}"
+
+
+def _stripe(supervisor: Supervisor, data: Path) -> tuple[str, str | None]:
+    """The key and address of Stripe: the real one when a key is given, else the stand-in's."""
+    key = os.environ.get("STRIPE_API_KEY")
+    if key:
+        return key, os.environ.get("STRIPE_API_BASE")
+    port = remembered_port(data, "stripe")
+    supervisor.start([_stand_in("stripe", port, data)])
+    return STAND_IN_KEY, f"http://{LOOPBACK}:{port}"
+
+
+def _stand_in(name: str, port: int, data: Path) -> Process:
+    folder = str(data / name)
+    return Process(name, [sys.executable, "-m", f"interface.sandbox.{name}", "--port", str(port), "--data", folder])
+
+
+def _ours(command: str, env: Mapping[str, str]) -> Process:
+    return Process(command, [sys.executable, "-m", "interface.cli", command], env)
+
+
+def _environment(
+    port: int, data: Path, database_url: str, kafka: str, stripe_key: str, stripe_url: str | None
+) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "STRIPE_API_KEY": stripe_key,
+        "STRIPE_API_BASE": stripe_url or "",
+        "JWT_SECRET_KEY": os.environ.get("JWT_SECRET_KEY") or jwt_secret(data),
+        "PAYMENT_SERVICE_PORT": str(port),
+        "PUBLIC_URL": os.environ.get("PUBLIC_URL", f"http://{LOOPBACK}:{port}"),
+    }
+
+
+def _write(data: Path, handle: Handle, pids: dict[str, int]) -> Handle:
+    current = Handle(handle.url, handle.database_url, handle.kafka, handle.stripe, handle.token, pids)
+    aside = data / "dev.json.new"
+    aside.touch(mode=0o600)
+    aside.write_text(json.dumps({name: getattr(current, name) for name in Handle.__struct_fields__}, indent=2) + "\n")
+    aside.replace(data / "dev.json")
+    return current
+
+
+def _held_by_another(data: Path) -> bool:
+    if not data.exists():
+        return False
+    try:
+        with lock_folder(data):
+            return False
+    except FolderInUseError:
+        return True

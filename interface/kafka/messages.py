@@ -1,0 +1,66 @@
+"""The public event contract: how a fact looks to those outside.
+
+A message may gain fields; none is renamed, removed or given another meaning without a new event type.
+"""
+
+from typing import Any
+
+from msgspec import Struct, json, to_builtins
+
+from domain.envelope import Envelope
+from domain.facts import NAMES
+from domain.money import Money
+
+SOURCE = "/payledger"
+# What somebody may have typed about somebody: it stays in the ledger, where it can be erased.
+PERSONAL = frozenset({"description", "metadata", "reason"})
+
+
+class Message(Struct, frozen=True):
+    """One Kafka record: CloudEvents 1.0 in binary mode, the attributes as headers."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def data(fact: Struct, *, personal: bool) -> dict[str, Any]:
+    """A fact's fields as JSON values; money becomes whole minor units beside their currency."""
+    fields: dict[str, Any] = {}
+    for name in fact.__struct_fields__:
+        value = getattr(fact, name)
+        if isinstance(value, Money):
+            fields[name] = value.minor
+            fields["currency"] = value.currency
+        elif personal or name not in PERSONAL:
+            fields[name] = to_builtins(value)
+    return fields
+
+
+def message(envelope: Envelope) -> Message:
+    """The record for a stored fact. Its key is the stream, so that a payment's facts stay in order."""
+    assert envelope.position is not None  # noqa: S101  only stored facts are published
+    body = {
+        "position": envelope.position,
+        "id": envelope.id,
+        "type": NAMES[type(envelope.fact)],
+        "stream": str(envelope.stream),
+        "version": envelope.version,
+        "at": envelope.at,
+        "actor": envelope.actor,
+        "correlation_id": envelope.correlation,
+        "causation_id": envelope.causation,
+        "data": data(envelope.fact, personal=False),
+    }
+    attributes = {
+        "ce_specversion": "1.0",
+        "ce_id": envelope.id,
+        "ce_source": SOURCE,
+        "ce_type": NAMES[type(envelope.fact)],
+        "ce_subject": str(envelope.stream),
+        "ce_time": envelope.at.isoformat(),
+        "ce_sequence": str(envelope.position),
+        "content-type": "application/json",
+    }
+    headers = [(name, value.encode()) for name, value in attributes.items()]
+    return Message(str(envelope.stream).encode(), json.encode(body), headers)

@@ -1,0 +1,82 @@
+"""How far each read model is, as its engine says it, for callers who wait to read their own writes."""
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+
+import psycopg
+from psycopg import AsyncConnection
+
+from projections.engine import CHANNEL
+
+log = logging.getLogger(__name__)
+
+RECONNECT_S = 0.5
+CONNECT_TIMEOUT_S = 5
+# Waiters beyond this are told at once that the read model is behind.
+MAX_WAITING = 5_000
+
+
+class Progress:
+    """Follows the engines' signal. Lives in one event loop."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._positions: dict[str, int] = {}
+        self._waiting: defaultdict[str, set[tuple[int, asyncio.Future[None]]]] = defaultdict(set)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._follow(), name="progress")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def reached(self, projection: str, position: int, timeout_s: float) -> bool:
+        """Wait until the read model has this position, at most so long. False: it is still behind."""
+        if self._positions.get(projection, 0) >= position:
+            return True
+        waiting = self._waiting[projection]
+        if len(waiting) >= MAX_WAITING:
+            return False
+        entry = (position, asyncio.get_running_loop().create_future())
+        waiting.add(entry)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await entry[1]
+        except TimeoutError:
+            return False
+        else:
+            return True
+        finally:
+            waiting.discard(entry)
+
+    def _moved(self, projection: str, position: int) -> None:
+        self._positions[projection] = position
+        for wanted, future in self._waiting[projection]:
+            if wanted <= position and not future.done():
+                future.set_result(None)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with await AsyncConnection.connect(
+                    self._database_url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True
+                ) as conn:
+                    await self._listen(conn)
+            except psycopg.Error as error:
+                log.warning("progress lost its database: %s", type(error).__name__)
+                await asyncio.sleep(RECONNECT_S)
+
+    async def _listen(self, conn: AsyncConnection) -> None:
+        await conn.execute(f"LISTEN {CHANNEL}".encode())
+        rows = await (await conn.execute("SELECT projection, position FROM checkpoints")).fetchall()
+        for projection, position in rows:
+            self._moved(projection, position)
+        async for notice in conn.notifies():
+            projection, _, position = notice.payload.partition(" ")
+            self._moved(projection, int(position))

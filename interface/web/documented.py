@@ -1,0 +1,85 @@
+"""What the OpenAPI document says each route may answer, with examples a stranger can build a client from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import Example
+
+from interface.web.problems import MEDIA_TYPE, Problem
+from interface.web.views import PaymentView
+
+PAYMENT: dict[str, Any] = {
+    "id": "0b2f6a34-6a4b-5d8e-9a55-3a2f5e8a1c11",
+    "status": "authorized",
+    "currency": "usd",
+    "amount": 10099,
+    "amount_authorized": 10099,
+    "amount_capturable": 10099,
+    "amount_captured": 0,
+    "amount_refunded": 0,
+    "amount_refundable": 0,
+    "capture": "manual",
+    "customer": "user_42",
+    "order": "order_7",
+    "description": None,
+    "metadata": {},
+    "card": {"brand": "visa", "last4": "4242", "exp_month": 12, "exp_year": 2034},
+    "failure": None,
+    "next_action": None,
+    "stripe": {"payment_intent": "pi_3Qabc", "charge": "ch_3Qabc"},
+    "created_at": "2026-11-20T12:00:00Z",
+    "updated_at": "2026-11-20T12:00:01Z",
+    "version": 2,
+}
+
+
+def _problem(status: int, name: str, detail: str, **extra: Any) -> ResponseSpec:
+    body = {"type": f"urn:payledger:problem:{name}", "title": name.replace("-", " ").capitalize()}
+    example = Example(summary=name, value=body | {"status": status, "detail": detail} | extra)
+    return ResponseSpec(Problem, generate_examples=False, description=detail, media_type=MEDIA_TYPE, examples=[example])
+
+
+def _payment(description: str, **changed: Any) -> ResponseSpec:
+    example = Example(summary=description, value=PAYMENT | changed)
+    return ResponseSpec(PaymentView, generate_examples=False, description=description, examples=[example])
+
+
+_AMOUNT = [{"detail": "Expected 'int' >= 1", "pointer": "#/amount"}]
+_FAILURE = {"code": "card_declined", "decline_code": "insufficient_funds", "message": "declined", "retryable": True}
+_DECLINED = PAYMENT | {"status": "failed", "amount_authorized": 0, "amount_capturable": 0, "failure": _FAILURE}
+
+_ANY: Mapping[int, ResponseSpec] = {
+    400: _problem(400, "invalid-request", "a field, parameter or header is wrong; each is named", errors=_AMOUNT),
+    401: _problem(401, "not-authenticated", "no bearer token, or not a valid one"),
+    403: _problem(403, "missing-scope", "the token lacks the scope this needs"),
+    503: _problem(503, "store-unavailable", "the ledger cannot answer now; see Retry-After"),
+}
+_READ_ONE: Mapping[int, ResponseSpec] = {404: _problem(404, "payment-not-found", "there is no such thing")}
+_COMMAND: Mapping[int, ResponseSpec] = {
+    200: _payment("asked before: the first answer again (Idempotent-Replayed: true)"),
+    202: _payment("the outcome is not known yet; ask again", status="pending"),
+    402: _problem(402, "declined", "the card was declined", payment=_DECLINED),
+    409: _problem(409, "operation-in-flight", "not now, or not in this state"),
+    413: _problem(413, "request-entity-too-large", "the body is too large"),
+    415: _problem(415, "unsupported-media-type", "the body must be application/json"),
+    422: _problem(422, "idempotency-key-reused", "cannot be granted as asked"),
+}
+
+GET_ONE = {**_ANY, **_READ_ONE}
+LIST = {**_ANY}
+AUTHORIZE = {**_ANY, **_COMMAND, 201: _payment("the payment, authorized")}
+MOVEMENT = {
+    **_ANY,
+    **_READ_ONE,
+    **_COMMAND,
+    201: _payment("the payment after the movement", status="captured", amount_captured=10099),
+    412: _problem(412, "version-moved", "If-Match does not hold"),
+}
+RETURN = {
+    **_ANY,
+    **_READ_ONE,
+    200: _payment("the payment as the provider now reports it"),
+    202: _payment("the outcome is not known yet; ask again", status="pending"),
+    402: _problem(402, "declined", "authentication failed", payment=_DECLINED),
+}

@@ -1,0 +1,49 @@
+"""`/v1/orders`: what was paid for an order."""
+
+from typing import Annotated
+
+from litestar import Router, get
+from litestar.params import Parameter
+
+from interface.bootstrap import Services
+from interface.web import documented
+from interface.web.access import needs
+from interface.web.problems import ProblemError, problem
+from interface.web.reading import check_request
+from interface.web.requests import DEFAULT_PAGE, NO_CONTROLS, After, Cursor, Limit, read_cursor, written_cursor
+from interface.web.views import OrderPage, OrderView
+from interface.web.waiting import wait_for
+from projections import orders
+
+OrderId = Annotated[str, Parameter(max_length=200, pattern=NO_CONTROLS)]
+
+
+@get("/{order:str}", responses=documented.GET_ONE, guards=[needs("read:payment")])
+async def find(services: Services, order: OrderId, after: After = None) -> OrderView:
+    """An order's payments and their money together."""
+    await wait_for(services, orders.NAME, after)
+    async with services.queries.connection() as conn:
+        found = await orders.find(conn, order)
+    if found is None:
+        raise ProblemError(problem(404, "order-not-found", "no payment names this order"))
+    return OrderView.of(found)
+
+
+@get("/", responses=documented.LIST, guards=[needs("read:payment")])
+async def newest(
+    services: Services, cursor: Cursor = None, limit: Limit = DEFAULT_PAGE, after: After = None
+) -> OrderPage:
+    """Orders that payments name, newest first."""
+    before = read_cursor(cursor)
+    await wait_for(services, orders.NAME, after)
+    async with services.queries.connection() as conn:
+        found = await orders.newest(conn, before, limit + 1)
+    page = found[:limit]
+    more = len(found) > limit
+    return OrderPage(
+        orders=[OrderView.of(order) for order in page],
+        next_cursor=written_cursor(page[-1].created_at, page[-1].id) if more else None,
+    )
+
+
+router = Router("/v1/orders", route_handlers=[find, newest], before_request=check_request, tags=["orders"])

@@ -1,0 +1,229 @@
+"""`/v1/payments`: authorize, capture, refund, void; get, history, list."""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Request, Response, Router, get, post
+from litestar.datastructures import State
+from litestar.params import Parameter
+
+from application.history import History
+from application.payments import Answer, Context, operation_id, payment_id
+from domain.facts import NAMES
+from domain.money import Money
+from domain.payment import PaymentAt, Status
+from domain.payment_commands import Authorize, Capture, Refund, Void, Wish
+from interface.bootstrap import Services
+from interface.kafka.messages import data as public_data
+from interface.tokens import Caller
+from interface.web import documented
+from interface.web.access import caller_of, needs
+from interface.web.problems import MEDIA_TYPE, Problem, ProblemError, problem
+from interface.web.reading import check_request
+from interface.web.requests import (
+    DEFAULT_PAGE,
+    NO_CONTROLS,
+    After,
+    AuthorizeBody,
+    Cursor,
+    IdempotencyKey,
+    IfMatch,
+    Limit,
+    MovementBody,
+    VoidBody,
+    moment,
+    read_uuid_cursor,
+    versions,
+    written_cursor,
+)
+from interface.web.views import FactList, FactView, PaymentPage, PaymentView
+from interface.web.waiting import correlation_of, wait_for
+from projections import payment_status
+from projections.payment_status import Wanted
+
+Http = Request[Caller, None, State]
+
+# --- Commands ----------------------------------------------------------------------------------------------------
+
+
+@post("/", responses=documented.AUTHORIZE, guards=[needs("write:payment")], status_code=201)
+async def authorize(
+    request: Http, services: Services, data: AuthorizeBody, idempotency_key: IdempotencyKey
+) -> Response[PaymentView | Problem]:
+    """Authorize a payment, and capture it at once with `"capture": "automatic"`.
+
+    201 with the payment, 200 when the same request was answered before, 202 while the outcome is not known, 402 with
+    the payment inside the problem when the card is declined.
+    """
+    caller = caller_of(request)
+    stream = payment_id(caller.subject, idempotency_key)
+    wish = Authorize(
+        operation=operation_id(stream, caller.subject, idempotency_key),
+        amount=Money(data.amount, data.currency),
+        capture=data.capture,
+        payment_method=data.payment_method,
+        customer=data.customer,
+        order=data.order,
+        description=data.description,
+        metadata=data.metadata,
+    )
+    answer = await services.payments.carry_out(stream, wish, _context(request, caller))
+    return _answered(answer, created=True)
+
+
+@post("/{payment:uuid}/captures", responses=documented.MOVEMENT, guards=[needs("write:payment")], status_code=201)
+async def capture(
+    request: Http,
+    services: Services,
+    payment: UUID,
+    data: MovementBody,
+    idempotency_key: IdempotencyKey,
+    if_match: IfMatch = None,
+) -> Response[PaymentView | Problem]:
+    """Take part or all of what was authorized."""
+    operation = operation_id(payment, caller_of(request).subject, idempotency_key)
+    return await _carry_out(request, services, payment, Capture(operation, data.amount, data.reason), if_match)
+
+
+@post("/{payment:uuid}/refunds", responses=documented.MOVEMENT, guards=[needs("write:payment")], status_code=201)
+async def refund(
+    request: Http,
+    services: Services,
+    payment: UUID,
+    data: MovementBody,
+    idempotency_key: IdempotencyKey,
+    if_match: IfMatch = None,
+) -> Response[PaymentView | Problem]:
+    """Give part or all of the captured money back."""
+    operation = operation_id(payment, caller_of(request).subject, idempotency_key)
+    return await _carry_out(request, services, payment, Refund(operation, data.amount, data.reason), if_match)
+
+
+@post("/{payment:uuid}/void", responses=documented.MOVEMENT, guards=[needs("write:payment")], status_code=201)
+async def void(
+    request: Http,
+    services: Services,
+    payment: UUID,
+    data: VoidBody,
+    idempotency_key: IdempotencyKey,
+    if_match: IfMatch = None,
+) -> Response[PaymentView | Problem]:
+    """Release what is left of the reserve; nothing of it moves any more."""
+    operation = operation_id(payment, caller_of(request).subject, idempotency_key)
+    return await _carry_out(request, services, payment, Void(operation, data.reason), if_match)
+
+
+@post("/{payment:uuid}/return", responses=documented.RETURN, guards=[needs("write:payment")], status_code=200)
+async def returned(request: Http, services: Services, payment: UUID) -> Response[PaymentView | Problem]:
+    """The cardholder came back from authentication: learn from the provider what became of it. Moves nothing."""
+    answer = await services.payments.returned(payment, _context(request, caller_of(request)))
+    return _answered(answer, created=False)
+
+
+async def _carry_out(
+    request: Http, services: Services, payment: UUID, wish: Wish, if_match: str | None
+) -> Response[PaymentView | Problem]:
+    context = _context(request, caller_of(request))
+    answer = await services.payments.carry_out(payment, wish, context, versions(if_match))
+    return _answered(answer, created=True)
+
+
+def _context(request: Http, caller: Caller) -> Context:
+    return Context(actor=caller.subject, correlation=correlation_of(request))
+
+
+def _answered(answer: Answer, *, created: bool) -> Response[PaymentView | Problem]:
+    view = PaymentView.of(answer.at)
+    headers = _headers(answer.at)
+    if answer.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if answer.outcome == "failed":
+        return Response(_declined(view), status_code=402, media_type=MEDIA_TYPE, headers=headers)
+    if answer.outcome == "open":
+        return Response(view, status_code=202, headers=headers)
+    fresh = created and not answer.replayed
+    if fresh:
+        headers["Location"] = f"/v1/payments/{view.id}"
+    return Response(view, status_code=201 if fresh else 200, headers=headers)
+
+
+def _declined(view: PaymentView) -> Problem:
+    failure = view.failure
+    said = f"{failure.message} ({failure.decline_code or failure.code})" if failure else "the provider said no"
+    return problem(402, "declined", said, payment=view)
+
+
+def _headers(at: PaymentAt) -> dict[str, str]:
+    return {"ETag": f'"{at.version}"', "Ledger-Position": str(at.position)}
+
+
+# --- Queries -----------------------------------------------------------------------------------------------------
+
+
+@get("/{payment:uuid}", responses=documented.GET_ONE, guards=[needs("read:payment")])
+async def find(services: Services, payment: UUID, after: After = None) -> Response[PaymentView]:
+    """A payment as the read model has it. `after` waits, bounded, until it includes that position."""
+    await wait_for(services, payment_status.NAME, after)
+    async with services.queries.connection() as conn:
+        at = await payment_status.find(conn, payment)
+    if at is None:
+        raise ProblemError(problem(404, "payment-not-found", "there is no payment with this id"))
+    return Response(PaymentView.of(at), headers=_headers(at))
+
+
+@get("/{payment:uuid}/events", responses=documented.GET_ONE, guards=[needs("read:payment")])
+async def events(services: Services, payment: UUID) -> Response[FactList]:
+    """The payment's whole history, fact by fact, from the log itself."""
+    history = await services.payments.history(payment)
+    return Response(FactList(_facts(history)), headers=_headers(history.snapshot()))
+
+
+@get("/", responses=documented.LIST, guards=[needs("read:payment")])
+async def newest(
+    services: Services,
+    status: Annotated[Status | None, Parameter(query="status")] = None,
+    customer: Annotated[str | None, Parameter(query="customer", max_length=200, pattern=NO_CONTROLS)] = None,
+    order: Annotated[str | None, Parameter(query="order", max_length=200, pattern=NO_CONTROLS)] = None,
+    since: Annotated[str | None, Parameter(query="from", description="Created at or after, RFC 3339.")] = None,
+    until: Annotated[str | None, Parameter(query="to", description="Created before, RFC 3339.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_PAGE,
+    after: After = None,
+) -> PaymentPage:
+    """Payments, newest first."""
+    wanted = Wanted(status, customer, order, moment(since, "from"), moment(until, "to"), read_uuid_cursor(cursor))
+    await wait_for(services, payment_status.NAME, after)
+    async with services.queries.connection() as conn:
+        found = await payment_status.newest(conn, wanted, limit + 1)
+    page = found[:limit]
+    more = len(found) > limit
+    return PaymentPage(
+        payments=[PaymentView.of(at) for at in page],
+        next_cursor=written_cursor(page[-1].created_at, page[-1].id) if more else None,
+    )
+
+
+def _facts(history: History) -> list[FactView]:
+    return [
+        FactView(
+            position=envelope.position or 0,
+            id=envelope.id,
+            type=NAMES[type(envelope.fact)],
+            stream=envelope.stream,
+            version=envelope.version,
+            at=envelope.at,
+            actor=envelope.actor,
+            correlation_id=envelope.correlation,
+            causation_id=envelope.causation,
+            data=public_data(envelope.fact, personal=True),
+        )
+        for envelope in history.envelopes
+    ]
+
+
+router = Router(
+    "/v1/payments",
+    route_handlers=[authorize, capture, refund, void, returned, find, events, newest],
+    before_request=check_request,
+    tags=["payments"],
+)

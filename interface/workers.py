@@ -1,0 +1,58 @@
+"""The processes that follow the log: `payledger project` and `payledger publish`."""
+
+import logging
+import signal
+from collections.abc import Sequence
+from threading import Event, Thread
+
+from application.event_store import Ledger
+from interface.bootstrap import PROJECTIONS, log_reader
+from interface.kafka.publisher import NAME, Publisher
+from interface.settings import Settings
+from interface.signals import LOG_GREW, listen
+from projections.engine import Engine, Projection
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 10
+
+
+def project(settings: Settings) -> None:
+    """Keep all read models up to date until told to stop."""
+    _follow(settings, PROJECTIONS)
+
+
+def publish(settings: Settings) -> None:
+    """Publish facts to Kafka until told to stop."""
+    publisher = Publisher(settings.kafka_bootstrap_servers, settings.kafka_topic)
+    try:
+        _follow(settings, [Projection(NAME, publisher.publish)])
+    finally:
+        publisher.close()
+
+
+def _follow(settings: Settings, projections: Sequence[Projection]) -> None:
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    ledger = Ledger(settings.database_url, pool_size=len(projections) + 1)
+    engines = [Engine(projection, log_reader(ledger), settings.database_url) for projection in projections]
+    threads = [
+        Thread(target=engine.run, name=projection.name, daemon=True)
+        for engine, projection in zip(engines, projections, strict=True)
+    ]
+
+    def wake(_: str) -> None:
+        for engine in engines:
+            engine.wake.set()
+
+    threads.append(Thread(target=listen, args=(settings.database_url, LOG_GREW, wake, stopping), daemon=True))
+    for thread in threads:
+        thread.start()
+    print("ready", flush=True)  # noqa: T201  the supervisor waits for this line
+    stopping.wait()
+    for engine in engines:
+        engine.stop()
+    for thread in threads:
+        thread.join(timeout=STOP_TIMEOUT_S)
+    ledger.close()
