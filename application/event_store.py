@@ -3,7 +3,7 @@
 Around the `eventsourcing` library's Application, Mapper and recorder seams, on its own table shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -161,7 +161,16 @@ def _row(stream: UUID, version: int, name: str, state: bytes, position: int) -> 
 class Ledger(Application[UUID]):
     """The log of facts. One instance a process; its methods block, and may be called from several threads."""
 
-    def __init__(self, database_url: str, *, pool_size: int = 8, create_table: bool = False) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        pool_size: int = 8,
+        create_table: bool = False,
+        appended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`appended` is called after each append, so that readers can be woken; it must not block."""
+        self._appended = appended
         self._conninfo = {key: value for key, value in conninfo_to_dict(database_url).items() if value is not None}
         env = {
             "PERSISTENCE_MODULE": "eventsourcing.postgres",
@@ -214,6 +223,7 @@ class Ledger(Application[UUID]):
             raise StreamMoved from error
         except (InterfaceError, OperationalError) as error:
             raise StoreUnavailable from error
+        self._appended()
         placed = zip(chained, positions or (), strict=True)
         return Loaded(tuple(replace(envelope, position=position) for envelope, position in placed), tail)
 

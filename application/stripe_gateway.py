@@ -1,18 +1,25 @@
 """Stripe behind the port: PaymentIntents through the SDK's async client.
 
-The only files that import stripe are this one and its table of errors.
+Only this file and its neighbours stripe_errors and stripe_answers import stripe.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
 import aiohttp
 import stripe
-from stripe.params import PaymentIntentCreateParams
+from msgspec import DecodeError
+from stripe.params import (
+    PaymentIntentCancelParams,
+    PaymentIntentCaptureParams,
+    PaymentIntentCreateParams,
+    PaymentMethodCreateParams,
+    RefundCreateParams,
+)
 
 from application.gateway import (
     AnyInstruction,
@@ -23,6 +30,16 @@ from application.gateway import (
     RefundInstruction,
     Unknown,
     VoidInstruction,
+)
+from application.stripe_answers import (
+    CardDetails,
+    Charge,
+    Intent,
+    Method,
+    PaymentError,
+    Refund,
+    evidence,
+    read,
 )
 from application.stripe_errors import Refused, judge
 from domain.errors import InvalidMoney
@@ -91,8 +108,10 @@ class StripeGateway:
         del payment
 
         async def ask() -> Outcome | Unknown:
-            intent = await self._client.v1.payment_intents.retrieve_async(payment_intent, {"expand": ["latest_charge"]})
-            return _authorization(operation, intent)
+            response = await self._client.raw_request_async(
+                "get", f"/v1/payment_intents/{payment_intent}", expand=["latest_charge"]
+            )
+            return _authorization(operation, response)
 
         return await self._ask(operation, ask)
 
@@ -115,60 +134,63 @@ class StripeGateway:
             params["description"] = instruction.description
         if self._return_url is not None:
             params["return_url"] = f"{self._return_url}/{instruction.payment}/return"
-        intent = await self._client.v1.payment_intents.create_async(params, _options(instruction))
-        return _authorization(instruction.operation, intent)
+        return _authorization(instruction.operation, await self._post("payment_intents", params, instruction))
 
     async def _payment_method(self, instruction: AuthorizeInstruction) -> str:
         """Stripe's older card tokens become a payment method first; making one moves nothing."""
         if not instruction.payment_method.startswith("tok_"):
             return instruction.payment_method
-        method = await self._client.v1.payment_methods.create_async(
-            {"type": "card", "card": {"token": instruction.payment_method}},
-            {"idempotency_key": f"{instruction.idempotency_key}:method"},
-        )
-        return method.id
+        params: PaymentMethodCreateParams = {"type": "card", "card": {"token": instruction.payment_method}}
+        return read(await self._post("payment_methods", params, instruction, step=":method"), Method).id
 
     async def _capture(self, instruction: CaptureInstruction) -> Outcome | Unknown:
-        intent = await self._client.v1.payment_intents.capture_async(
-            instruction.payment_intent,
-            {
-                "amount_to_capture": to_stripe(instruction.amount),
-                "metadata": _identity(instruction),
-                **({"final_capture": instruction.final} if instruction.multicapture else {}),
-            },
-            _options(instruction),
-        )
+        params: PaymentIntentCaptureParams = {
+            "amount_to_capture": to_stripe(instruction.amount),
+            "metadata": _identity(instruction),
+        }
+        if instruction.multicapture:
+            params["final_capture"] = instruction.final
+        path = f"payment_intents/{instruction.payment_intent}/capture"
+        response = await self._post(path, params, instruction)
+        intent = read(response, Intent)
         return RecordCaptured(
             operation=instruction.operation,
             amount=instruction.amount,
             final=intent.status != "requires_capture",
             charge=_id(intent.latest_charge),
-            evidence=_evidence(intent),
+            evidence=evidence(response, intent.id),
         )
 
     async def _void(self, instruction: VoidInstruction) -> Outcome | Unknown:
-        intent = await self._client.v1.payment_intents.cancel_async(
-            instruction.payment_intent, {"cancellation_reason": "requested_by_customer"}, _options(instruction)
-        )
-        return RecordVoided(operation=instruction.operation, evidence=_evidence(intent))
+        params: PaymentIntentCancelParams = {"cancellation_reason": "requested_by_customer"}
+        response = await self._post(f"payment_intents/{instruction.payment_intent}/cancel", params, instruction)
+        return RecordVoided(instruction.operation, evidence(response, read(response, Intent).id))
 
     async def _refund(self, instruction: RefundInstruction) -> Outcome | Unknown:
-        refund = await self._client.v1.refunds.create_async(
-            {
-                "payment_intent": instruction.payment_intent,
-                "amount": to_stripe(instruction.amount),
-                "metadata": _identity(instruction),
-            },
-            _options(instruction),
-        )
+        params: RefundCreateParams = {
+            "payment_intent": instruction.payment_intent,
+            "amount": to_stripe(instruction.amount),
+            "metadata": _identity(instruction),
+        }
+        response = await self._post("refunds", params, instruction)
+        refund = read(response, Refund)
+        proof = evidence(response, refund.id)
         if refund.status in {"failed", "canceled"}:
             code = refund.failure_reason or f"refund_{refund.status}"
             failure = Failure(code=code, decline_code=None, message="the refund did not go through", retryable=False)
-            return RecordFailed(operation=instruction.operation, failure=failure, evidence=_evidence(refund))
-        amount = from_stripe(refund.amount, refund.currency)
-        return RecordRefunded(instruction.operation, amount, refund.id, _evidence(refund))
+            return RecordFailed(operation=instruction.operation, failure=failure, evidence=proof)
+        return RecordRefunded(instruction.operation, from_stripe(refund.amount, refund.currency), refund.id, proof)
 
     # --- The call ------------------------------------------------------------------------------------------------
+
+    async def _post(
+        self, path: str, params: Mapping[str, object], instruction: Instruction, step: str = ""
+    ) -> stripe.StripeResponse:
+        """A POST under the operation's own key. The SDK encodes, signs, retries and judges the status."""
+        response: stripe.StripeResponse = await self._client.raw_request_async(
+            "post", f"/v1/{path}", idempotency_key=instruction.idempotency_key + step, **params
+        )
+        return response
 
     async def _ask(self, operation: str, call: Callable[[], Awaitable[Outcome | Unknown]]) -> Outcome | Unknown:
         """Make the call within its deadline and judge how it ended. Only a clear no is a failure."""
@@ -179,7 +201,7 @@ class StripeGateway:
             return _judged(operation, error)
         except (aiohttp.ClientError, TimeoutError) as error:
             return Unknown(type(error).__name__)
-        except (ValueError, KeyError, AttributeError, TypeError, InvalidMoney) as error:
+        except (DecodeError, ValueError, AttributeError, TypeError, AssertionError, InvalidMoney) as error:
             # An answer we cannot read is an answer all the same: the money may have moved.
             log.exception("the provider's answer could not be read", extra={"operation": operation})
             return Unknown(type(error).__name__)
@@ -200,10 +222,6 @@ class StripeGateway:
         return self._client_or_none
 
 
-def _options(instruction: Instruction) -> stripe.RequestOptions:
-    return {"idempotency_key": instruction.idempotency_key}
-
-
 def _identity(instruction: Instruction) -> dict[str, str]:
     """What ties every Stripe object of ours to the fact that explains it."""
     return {"payledger_payment": str(instruction.payment), "payledger_operation": instruction.operation}
@@ -220,24 +238,26 @@ def _judged(operation: str, error: stripe.StripeError) -> Outcome | Unknown:
     return verdict
 
 
-def _authorization(operation: str, intent: stripe.PaymentIntent) -> Outcome | Unknown:
+def _authorization(operation: str, response: stripe.StripeResponse) -> Outcome | Unknown:
+    intent = read(response, Intent)
+    proof = evidence(response, intent.id)
     match intent.status:
         case "requires_capture" | "succeeded":
-            return _authorized(operation, intent)
+            return _authorized(operation, intent, proof)
         case "requires_action":
-            return RecordActionRequired(operation, intent.id, _next_action(intent), _evidence(intent))
+            return RecordActionRequired(operation, intent.id, _next_action(intent), proof)
         case "requires_payment_method":
-            return _declined(operation, intent)
+            return _declined(operation, intent, proof)
         case "canceled":
             failure = Failure("canceled", None, "the authorization was cancelled at the provider", retryable=False)
-            return RecordFailed(operation, failure, _evidence(intent), intent.id)
+            return RecordFailed(operation, failure, proof, intent.id)
         case _:
             return Unknown(intent.status)
 
 
-def _authorized(operation: str, intent: stripe.PaymentIntent) -> RecordAuthorized:
+def _authorized(operation: str, intent: Intent, proof: str) -> RecordAuthorized:
     charge = intent.latest_charge
-    assert isinstance(charge, stripe.Charge)  # noqa: S101  asked for by `expand`
+    assert isinstance(charge, Charge), "asked for by `expand`"  # noqa: S101
     card = charge.payment_method_details.card if charge.payment_method_details else None
     before = card.capture_before if card else None
     return RecordAuthorized(
@@ -249,38 +269,33 @@ def _authorized(operation: str, intent: stripe.PaymentIntent) -> RecordAuthorize
         card=_card(card),
         expires_at=datetime.fromtimestamp(before, UTC) if before else None,
         multicapture=bool(card and card.multicapture and card.multicapture.status == "available"),
-        evidence=_evidence(intent),
+        evidence=proof,
     )
 
 
-def _declined(operation: str, intent: stripe.PaymentIntent) -> RecordFailed:
-    error = intent.last_payment_error
+def _declined(operation: str, intent: Intent, proof: str) -> RecordFailed:
+    error = intent.last_payment_error or PaymentError()
     failure = Failure(
-        code=(error and error.code) or "declined",
-        decline_code=error.decline_code if error else None,
-        message=(error and error.message) or "the card was declined",
+        code=error.code or "declined",
+        decline_code=error.decline_code,
+        message=error.message or "the card was declined",
         retryable=True,
     )
-    return RecordFailed(operation, failure, _evidence(intent), intent.id)
+    return RecordFailed(operation, failure, proof, intent.id)
 
 
-def _card(card: stripe.Charge.PaymentMethodDetails.Card | None) -> Card | None:
+def _card(card: CardDetails | None) -> Card | None:
     if card is None or not card.last4 or not card.exp_month or not card.exp_year:
         return None
     return Card(card.brand or "unknown", card.last4, card.exp_month, card.exp_year)
 
 
-def _next_action(intent: stripe.PaymentIntent) -> NextAction:
+def _next_action(intent: Intent) -> NextAction:
     action = intent.next_action
     if action is None:
         return NextAction("unknown")
     return NextAction(action.type, action.redirect_to_url.url if action.redirect_to_url else None)
 
 
-def _evidence(answer: stripe.PaymentIntent | stripe.Refund) -> str:
-    response = answer.last_response
-    return (response.request_id if response else None) or answer.id
-
-
-def _id(value: stripe.Charge | str | None) -> str:
+def _id(value: Charge | str | None) -> str:
     return value if isinstance(value, str) else value.id if value else ""

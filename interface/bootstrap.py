@@ -1,33 +1,15 @@
-"""The composition root: the one place where the parts are put together, and where clock and chance come in."""
+"""The parts that every process shares: the clock, the list of read models, and the log as its readers see it."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 
 from application.event_store import Ledger, StoreUnavailable
-from application.payments import Payments
 from application.stored_form import UnreadableFact
-from application.stripe_gateway import StripeGateway
 from domain.envelope import Envelope
-from interface.progress import Progress
-from interface.settings import Settings
-from interface.signals import Bell
-from interface.tokens import Tokens
 from projections import orders, payment_status
 from projections.engine import Log, Projection, Unreadable
-
-T = TypeVar("T")
-
-# A query waits this long for a connection before the caller is told to come back.
-POOL_TIMEOUT_S = 5.0
-QUERY_POOL_SIZE = 8
-MAX_QUERIES_WAITING = 2_000
 
 PROJECTIONS = (
     Projection(payment_status.NAME, payment_status.apply),
@@ -37,49 +19,6 @@ PROJECTIONS = (
 
 def clock() -> datetime:
     return datetime.now(UTC)
-
-
-class Services:
-    """What one API process needs. Made before the event loop, opened inside it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.clock = clock
-        self._threads = ThreadPoolExecutor(settings.max_threads, thread_name_prefix="store")
-        self._bell = Bell(settings.database_url)
-        self.ledger = Ledger(settings.database_url, pool_size=settings.max_threads, appended=self._bell.ring)
-        self.gateway = StripeGateway(settings.stripe_api_key, settings.stripe_api_base, settings.public_url)
-        self.payments = Payments(self.ledger, self.gateway, clock, self.run)
-        self.tokens = Tokens(settings.jwt_secret_keys, clock)
-        self.progress = Progress(settings.database_url)
-        self.queries: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
-            settings.database_url,
-            min_size=1,
-            max_size=QUERY_POOL_SIZE,
-            max_waiting=MAX_QUERIES_WAITING,
-            timeout=POOL_TIMEOUT_S,
-            kwargs={"autocommit": True, "options": "-c statement_timeout=5000", "application_name": "payledger query"},
-            open=False,
-        )
-
-    def run(self, call: Callable[[], T]) -> Awaitable[T]:
-        """A blocking call, in one of a bounded number of threads."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-    async def open(self) -> None:
-        """Raises GatewayMisconfigured when the provider refuses our credentials."""
-        await self.gateway.verify()
-        await self.queries.open()
-        self._bell.start()
-        self.progress.start()
-
-    async def close(self) -> None:
-        await self.progress.stop()
-        await self.queries.close()
-        await self.gateway.close()
-        self._bell.stop()
-        self._threads.shutdown()
-        self.ledger.close()
 
 
 def log_reader(ledger: Ledger) -> Log:

@@ -27,8 +27,8 @@ def main() -> None:
     logging.basicConfig(
         level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("kafka", "stripe", "httpx", "uvicorn.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for chatty in ("kafka", "stripe", "uvicorn.access"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 @main.command()
@@ -44,11 +44,12 @@ def dev(port: int, data: Path, *, demo: bool) -> None:
 
 @main.command()
 @DATA
-def demo(data: Path) -> None:
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Save what is shown as an SVG, too.")
+def demo(data: Path, picture: Path | None) -> None:
     """Walk one payment through the running service, or start one and stop it."""
     from interface import dev as development  # noqa: PLC0415
 
-    sys.exit(development.demo(data))
+    sys.exit(development.demo(data, picture))
 
 
 @main.command()

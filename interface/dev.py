@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,6 +27,7 @@ DEVELOPER = "developer"
 # A key in form only: the stand-in checks that it is a test key, and nothing else.
 STAND_IN_KEY = "sk_test_standin"
 LOOPBACK = "127.0.0.1"
+PICTURE_WIDTH = 84
 
 console = Console(stderr=True, highlight=False)
 
@@ -44,38 +45,44 @@ class Handle(Struct, frozen=True):
 
 def run(port: int, data: Path, *, with_demo: bool) -> int:
     """Start everything, say so, and stay until told to stop. Answers the exit status."""
-    try:
-        with lock_folder(data), Supervisor(data) as supervisor:
-            handle = _start(supervisor, port, data)
-            if with_demo:
-                walk.walk(handle.url, handle.token, handle.kafka, Console())
-            walk.invite(handle.url, data, Console())
-            supervisor.wait(lambda pids: _write(data, handle, pids))
-            console.print("\n[dim]stopping; the data stays in[/]", str(data))
-    except (FolderInUseError, ServiceError, walk.WalkFailed, psycopg.Error, OSError) as error:
-        console.print(f"[red]payledger could not go on:[/] {error}", markup=True)
-        return 1
-    finally:
-        if (data / "dev.json").exists() and not _held_by_another(data):
-            (data / "dev.json").unlink(missing_ok=True)
-    return 0
+
+    def stay(handle: Handle, supervisor: Supervisor) -> None:
+        if with_demo:
+            _walk(handle, Console())
+        walk.invite(handle.url, data, Console())
+        supervisor.wait(lambda pids: _write(data, handle, pids))
+        console.print("stopping; the data stays in", str(data))
+
+    return _with_system(port, data, stay)
 
 
-def demo(data: Path) -> int:
+def demo(data: Path, picture: Path | None = None) -> int:
     """Walk a payment through the service that runs from this folder; if none does, through one of its own."""
+    shown = Console(record=picture is not None, width=PICTURE_WIDTH if picture else None)
     handle = running(data)
+    status = _with_system(free_port(), data, lambda started, _: _walk(started, shown)) if handle is None else 0
     if handle is not None:
-        walk.walk(handle.url, handle.token, handle.kafka, Console())
-        return 0
+        _walk(handle, shown)
+    if picture is not None:
+        shown.save_svg(str(picture), title="make run")
+    return status
+
+
+def _walk(handle: Handle, shown: Console) -> None:
+    walk.walk(handle.url, handle.token, handle.kafka, shown)
+
+
+def _with_system(port: int, data: Path, use: Callable[[Handle, Supervisor], None]) -> int:
+    """Start the system, use it, stop it. The handle is there as long as the system is."""
     try:
         with lock_folder(data), Supervisor(data) as supervisor:
-            handle = _start(supervisor, free_port(), data)
-            walk.walk(handle.url, handle.token, handle.kafka, Console())
+            try:
+                use(_start(supervisor, port, data), supervisor)
+            finally:
+                (data / "dev.json").unlink(missing_ok=True)
     except (FolderInUseError, ServiceError, walk.WalkFailed, psycopg.Error, OSError) as error:
-        console.print(f"[red]the walk ended early:[/] {error}")
+        console.print("payledger could not go on:", str(error), markup=False, style="red")
         return 1
-    finally:
-        (data / "dev.json").unlink(missing_ok=True)
     return 0
 
 

@@ -9,7 +9,7 @@ import uvicorn
 import uvloop
 
 from application.gateway import GatewayMisconfigured
-from interface.bootstrap import Services
+from interface.services import Services
 from interface.settings import Settings
 from interface.web.app import create_app
 

@@ -1,6 +1,7 @@
 """The walk that a newcomer sees: one payment authorized, captured and refunded, one card declined, fact by fact."""
 
 import json
+import sys
 import urllib.error
 import urllib.request
 from decimal import Decimal
@@ -10,8 +11,8 @@ from uuid import uuid4
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
+from rich import box
 from rich.console import Console
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -57,31 +58,41 @@ def walk(url: str, token: str, kafka: str, console: Console) -> None:
     """Send a payment through the service at `url` and show what happened. Raises WalkFailed."""
     caller = Caller(url, token)
     console.print()
-    console.rule("[bold]one payment, end to end[/]", style="cyan")
+    console.rule("[bold]one payment in USD, end to end[/]", style="cyan")
     order = f"order-{uuid4().hex[:8]}"
     body = {"amount": 100_99, "currency": "usd", "payment_method": "pm_card_visa", "capture": "manual", "order": order}
-    payment = _step(console, caller, "authorize 100.99 USD", "/v1/payments", body, 201)
+    payment = _step(console, caller, "authorize 100.99", "/v1/payments", body, 201)
     path = f"/v1/payments/{payment['id']}"
-    _step(console, caller, "capture    60.00 USD", f"{path}/captures", {"amount": 60_00}, 201)
-    _step(console, caller, "refund     10.50 USD", f"{path}/refunds", {"amount": 10_50}, 201)
+    _step(console, caller, "capture    60.00", f"{path}/captures", {"amount": 60_00}, 201)
+    _step(console, caller, "refund     10.50", f"{path}/refunds", {"amount": 10_50}, 201)
     declined = body | {"payment_method": DECLINED_CARD}
-    refused = _step(console, caller, "authorize 100.99 USD", "/v1/payments", declined, 402)["payment"]
+    refused = _step(console, caller, "authorize 100.99", "/v1/payments", declined, 402)["payment"]
     position = _show_facts(console, caller, kafka, [payment["id"], refused["id"]])
     _show_order(console, caller, order, position)
 
 
 def invite(url: str, data: Path, console: Console) -> None:
-    """How to make the next payment by hand."""
-    text = Text.from_markup(
-        f"The API is on [bold]{url}[/], its description on [bold]{url}/schema[/]. The next payment:\n\n"
-        f"[green]TOKEN=$(.venv/bin/payledger token --subject me --data {data})\n"
+    """How to make the next payment by hand, ready to be pasted."""
+    console.rule("[bold]payledger is up[/]", style="cyan")
+    console.print(f"\n  API [bold]{url}[/]   description [bold]{url}/schema[/]   data [bold]{data}[/]")
+    console.print("\n  The next payment:\n")
+    program = Path(sys.executable).with_name("payledger")
+    console.out(
+        f"TOKEN=$({_short(program)} token --subject me --data {_short(data)})\n"
         f"curl -s {url}/v1/payments \\\n"
         '  -H "Authorization: Bearer $TOKEN" -H "Idempotency-Key: my-first-payment" \\\n'
         "  -H 'Content-Type: application/json' \\\n"
-        '  -d \'{"amount": 2599, "currency": "eur", "payment_method": "pm_card_visa", "capture": "automatic"}\'[/]\n\n'
-        "Ctrl-C stops everything; the data stays."
+        '  -d \'{"amount": 2599, "currency": "eur", "payment_method": "pm_card_visa", "capture": "automatic"}\'',
+        style="green",
+        highlight=False,
     )
-    console.print(Panel(text, title="payledger is up", border_style="cyan", expand=False))
+    console.print("\n  Ctrl-C stops everything; the data stays.\n")
+
+
+def _short(path: Path) -> Path:
+    """The path as somebody in this folder would type it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _step(
@@ -92,14 +103,15 @@ def _step(
         raise WalkFailed(f"{what}: answered {status} instead of {expected}: {json.dumps(answer)[:500]}")
     payment = answer.get("payment") or answer
     style = "green" if status < 400 else "yellow"
-    detail = _money(payment) if status < 400 else answer["detail"]
-    console.print(f"  [bold]{what}[/]  [{style}]{status} {payment['status']}[/]  [dim]{detail}[/]")
+    detail = _money(payment) if status < 400 else payment["failure"]["decline_code"]
+    console.print(f"  [bold]{what}[/]  [{style}]{status} {payment['status']:<20}[/] [dim]{detail}[/]")
     return answer
 
 
 def _money(payment: dict[str, Any]) -> str:
-    parts = ("authorized", "captured", "refunded")
-    return "  ".join(f"{part} {_major(payment[f'amount_{part}'])}" for part in parts)
+    """Held, taken and given back, in major units."""
+    authorized, captured, refunded = (payment[f"amount_{part}"] for part in ("authorized", "captured", "refunded"))
+    return f"held {_major(authorized)} taken {_major(captured)} back {_major(refunded)}"
 
 
 def _major(minor: int) -> str:
@@ -108,27 +120,35 @@ def _major(minor: int) -> str:
 
 def _show_facts(console: Console, caller: Caller, kafka: str, payments: list[str]) -> int:
     """Show the table; answer the position of the last fact in it."""
-    facts = [fact for payment in payments for fact in caller.get(f"/v1/payments/{payment}/events")[1]["events"]]
-    offsets = _offsets(kafka, {fact["id"] for fact in facts})
-    table = Table(title="\nwhat happened, fact by fact", title_style="bold", header_style="cyan", border_style="dim")
-    for heading in ("position", "payment", "fact", "amount", "Stripe", "Kafka"):
-        table.add_column(heading, justify="right" if heading in {"position", "amount"} else "left", no_wrap=True)
-    for fact in facts:
-        data = fact["data"]
-        amount = f"{_major(data['amount'])} {data['currency'].upper()}" if "amount" in data else ""
-        stripe = data.get("refund") or data.get("charge") or data.get("payment_intent") or ""
-        name = Text(fact["type"], style="yellow" if fact["type"] == "Failed" else "default")
-        where = offsets.get(fact["id"], "not yet")
-        table.add_row(str(fact["position"]), fact["stream"][:8], name, amount, stripe, where)
+    histories = [caller.get(f"/v1/payments/{payment}/events")[1]["events"] for payment in payments]
+    offsets = _offsets(kafka, {fact["id"] for facts in histories for fact in facts})
+    table = Table(title="\nwhat happened, fact by fact", title_style="bold", header_style="cyan", box=box.SIMPLE_HEAD)
+    table.add_column("log", justify="right")
+    table.add_column("fact", no_wrap=True)
+    table.add_column("USD", justify="right")
+    table.add_column("Stripe", no_wrap=True)
+    table.add_column("Kafka", justify="right")
+    for facts in histories:
+        for fact in facts:
+            table.add_row(*_fact_row(fact, offsets))
+        table.add_section()
     console.print(table)
-    return int(facts[-1]["position"])
+    return int(histories[-1][-1]["position"])
+
+
+def _fact_row(fact: dict[str, Any], offsets: dict[str, str]) -> tuple[str, Text, str, str, str]:
+    data = fact["data"]
+    amount = _major(data["amount"]) if "amount" in data else ""
+    stripe = data.get("refund") or data.get("charge") or data.get("payment_intent") or ""
+    name = Text(fact["type"], style="yellow" if fact["type"] == "Failed" else "")
+    return str(fact["position"]), name, amount, stripe, offsets.get(fact["id"], "not yet")
 
 
 def _show_order(console: Console, caller: Caller, order: str, position: int) -> None:
     status, answer = caller.get(f"/v1/orders/{order}?after={position}")
     if status == 200:
         total = answer["totals"][0]
-        console.print(f"\n  order [bold]{order}[/]  [green]{answer['status']}[/]  [dim]{_money(total)}[/]\n")
+        console.print(f"  order [bold]{order}[/]  [green]{answer['status']}[/]  [dim]{_money(total)}[/]\n")
 
 
 def _offsets(kafka: str, wanted: set[str]) -> dict[str, str]:
