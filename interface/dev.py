@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 from msgspec import Struct
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from interface import walk
@@ -64,7 +66,9 @@ def demo(data: Path, picture: Path | None = None) -> int:
     if handle is not None:
         _walk(handle, shown)
     if picture is not None:
-        shown.save_svg(str(picture), title="make run")
+        # Without the web fonts that the template would have a viewer fetch.
+        template = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        shown.save_svg(str(picture), title="make run", code_format=template)
     return status
 
 

@@ -33,6 +33,10 @@ LOCK_SPACE = 0x706179
 CHANNEL = "projected"
 
 
+class Away(Exception):  # noqa: N818  it says what is so
+    """What the facts are brought to does not answer now. Nothing was lost; the batch is tried again later."""
+
+
 class Unreadable(Struct, frozen=True):
     """A row of the log that this version cannot read."""
 
@@ -49,7 +53,7 @@ class Log(Protocol):
 
 
 class Projection(Struct, frozen=True):
-    """A read model: its name, and what brings its rows up to a batch of facts (raises StreamFailed)."""
+    """A read model: its name, and what brings it up to a batch of facts (raises StreamFailed or Away)."""
 
     name: str
     apply: Callable[[Connection[Any], Sequence[Envelope]], None]
@@ -75,8 +79,8 @@ class Engine:
             try:
                 with psycopg.connect(self._database_url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True) as conn:
                     self._work(conn)
-            except psycopg.OperationalError as error:
-                log.warning("projection %s lost its database: %s", self._projection.name, type(error).__name__)
+            except (psycopg.OperationalError, Away) as error:
+                log.warning("%s waits: %s does not answer", self._projection.name, type(error).__name__)
                 self._stopping.wait(RECONNECT_S)
 
     def _work(self, conn: Connection[Any]) -> None:

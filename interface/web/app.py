@@ -9,7 +9,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
-from interface.bootstrap import Services
+from interface.services import Services
 from interface.web import health, orders, payments
 from interface.web.problems import HANDLERS
 from interface.web.reading import MAX_BODY_BYTES

@@ -6,7 +6,8 @@ import psycopg
 from litestar import Response, get
 from psycopg_pool import PoolTimeout, TooManyRequests
 
-from interface.bootstrap import PROJECTIONS, Services
+from interface.bootstrap import PROJECTIONS
+from interface.services import Services
 from interface.web.views import Health, Ready
 
 CHECK_TIMEOUT_S = 2.0

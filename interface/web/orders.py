@@ -5,7 +5,7 @@ from typing import Annotated
 from litestar import Router, get
 from litestar.params import Parameter
 
-from interface.bootstrap import Services
+from interface.services import Services
 from interface.web import documented
 from interface.web.access import needs
 from interface.web.problems import ProblemError, problem

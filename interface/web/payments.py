@@ -13,8 +13,8 @@ from domain.facts import NAMES
 from domain.money import Money
 from domain.payment import PaymentAt, Status
 from domain.payment_commands import Authorize, Capture, Refund, Void, Wish
-from interface.bootstrap import Services
 from interface.kafka.messages import data as public_data
+from interface.services import Services
 from interface.tokens import Caller
 from interface.web import documented
 from interface.web.access import caller_of, needs

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from litestar import Request
 
-from interface.bootstrap import Services
+from interface.services import Services
 from interface.web.problems import FieldError, bad_request, unavailable
 
 MAX_WAIT_S = 5.0
