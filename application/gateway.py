@@ -49,7 +49,10 @@ class CaptureInstruction(Instruction, frozen=True, kw_only=True):
 
 
 class VoidInstruction(Instruction, frozen=True, kw_only=True):
+    """`partly_captured`: some of the reserve was taken already, and only the rest is released."""
+
     payment_intent: str
+    partly_captured: bool
 
 
 class RefundInstruction(Instruction, frozen=True, kw_only=True):
@@ -104,7 +107,12 @@ def instruction_for(stream: UUID, name: str, payment: Payment) -> AnyInstruction
             multicapture=payment.multicapture,
         )
     if operation.kind == "void":
-        return VoidInstruction(payment=stream, operation=name, payment_intent=payment.payment_intent)
+        return VoidInstruction(
+            payment=stream,
+            operation=name,
+            payment_intent=payment.payment_intent,
+            partly_captured=bool(payment.captured),
+        )
     return RefundInstruction(
         payment=stream, operation=name, payment_intent=payment.payment_intent, amount=operation.amount
     )

@@ -123,7 +123,8 @@ class StripeGateway:
             "currency": instruction.amount.currency,
             "capture_method": instruction.capture,
             "payment_method": await self._payment_method(instruction),
-            "allowed_payment_method_types": ["card"],
+            # Without an address to come back to, only methods that send nobody away can be confirmed.
+            "automatic_payment_methods": {"enabled": True, "allow_redirects": "always" if self._return_url else "never"},
             "confirm": True,
             "metadata": instruction.metadata | _identity(instruction),
             "expand": ["latest_charge"],
@@ -162,8 +163,14 @@ class StripeGateway:
         )
 
     async def _void(self, instruction: VoidInstruction) -> Outcome | Unknown:
-        params: PaymentIntentCancelParams = {"cancellation_reason": "requested_by_customer"}
-        response = await self._post(f"payment_intents/{instruction.payment_intent}/cancel", params, instruction)
+        """After a partial capture the rest is released by a last capture of nothing, as Stripe documents it."""
+        intent = f"payment_intents/{instruction.payment_intent}"
+        if instruction.partly_captured:
+            nothing: PaymentIntentCaptureParams = {"amount_to_capture": 0, "final_capture": True}
+            response = await self._post(f"{intent}/capture", nothing, instruction)
+        else:
+            cancel: PaymentIntentCancelParams = {"cancellation_reason": "requested_by_customer"}
+            response = await self._post(f"{intent}/cancel", cancel, instruction)
         return RecordVoided(instruction.operation, evidence(response, read(response, Intent).id))
 
     async def _refund(self, instruction: RefundInstruction) -> Outcome | Unknown:
