@@ -7,7 +7,6 @@ module: started by its path, this file's folder would come first on the path and
 import argparse
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import struct
@@ -18,6 +17,7 @@ import uvloop
 from aiohttp import web
 from msgspec.json import encode
 
+from interface.sandbox.alive import watch_parent
 from interface.sandbox.stripe_api import Api, Incoming, fault_error
 from interface.sandbox.stripe_control import control
 from interface.sandbox.stripe_errors import refused
@@ -127,20 +127,13 @@ async def _serve(args: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
-    if args.alive_fd is not None:
-        loop.add_reader(args.alive_fd, _when_ended, args.alive_fd, done)
+    watch_parent(args.alive_fd)
     stand_in = StripeStandIn(latency_ms=args.latency_ms, release_as_refund=args.release_as_refund)
     port = await stand_in.start("127.0.0.1", args.port, args.data)
     sys.stdout.write(f"ready {port}\n")
     sys.stdout.flush()
     await done.wait()
     await stand_in.stop()
-
-
-def _when_ended(fd: int, done: asyncio.Event) -> None:
-    if not os.read(fd, 1):
-        asyncio.get_running_loop().remove_reader(fd)
-        done.set()
 
 
 def _arguments() -> argparse.Namespace:
