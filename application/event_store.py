@@ -25,8 +25,10 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composable, Identifier
 
 from application.horizon import Horizon
+from application.privacy import Keys, Vault
 from application.stored_form import FactMapper, row_hash
 from domain.envelope import NO_PREVIOUS, Envelope
+from domain.personal import Sealed
 
 # An insert whose connection broke is tried this often; after that the caller is told that we do not know.
 MAX_INSERT_TRIES = 3
@@ -164,13 +166,18 @@ class Ledger(Application[UUID]):
     def __init__(
         self,
         database_url: str,
+        keys: Keys | None = None,
         *,
         pool_size: int = 8,
         create_table: bool = False,
         appended: Callable[[], None] = lambda: None,
     ) -> None:
-        """`appended` is called after each append, so that readers can be woken; it must not block."""
+        """Without `keys` personal fields can be neither written nor read: all that a reader of the log needs.
+
+        `appended` is called after each append, so that readers can be woken; it must not block.
+        """
         self._appended = appended
+        self._keys = keys
         self._conninfo = {key: value for key, value in conninfo_to_dict(database_url).items() if value is not None}
         env = {
             "PERSISTENCE_MODULE": "eventsourcing.postgres",
@@ -202,7 +209,9 @@ class Ledger(Application[UUID]):
         return factory
 
     def construct_mapper(self) -> FactMapper:
-        return FactMapper()
+        assert isinstance(self.factory, PostgresFactory)  # noqa: S101  made above
+        self.vault = Vault(self._keys, self.factory.datastore.get_connection) if self._keys else None
+        return FactMapper(self.vault)
 
     def append(self, envelopes: Sequence[Envelope], tail: bytes) -> Loaded:
         """Store the next facts of a stream, all or none, chained to `tail`, the hash of the row before them.
@@ -228,12 +237,14 @@ class Ledger(Application[UUID]):
         return Loaded(tuple(replace(envelope, position=position) for envelope, position in placed), tail)
 
     def load(self, stream: UUID) -> Loaded:
-        """All facts of a stream, none if there is no such stream."""
+        """All facts of a stream, opened; none if there is no such stream."""
         try:
             rows = self.recorder.select_events(stream)
         except (InterfaceError, OperationalError) as error:
             raise StoreUnavailable from error
-        return Loaded(tuple(map(self._envelope, rows)), row_hash(rows[-1]) if rows else NO_PREVIOUS)
+        return Loaded(
+            tuple(self.opened(self.envelope(row)) for row in rows), row_hash(rows[-1]) if rows else NO_PREVIOUS
+        )
 
     def read(self, after: int, limit: int) -> Sequence[Notification]:
         """Up to `limit` rows of the log after a position, in order and without a gap."""
@@ -243,10 +254,18 @@ class Ledger(Application[UUID]):
             raise StoreUnavailable from error
 
     def envelope(self, row: StoredEvent) -> Envelope:
-        """A row of the log as the fact it holds. Raises UnreadableFact."""
-        return self._envelope(row)
+        """A row of the log as the fact it holds, what is personal in it still sealed. Raises UnreadableFact."""
+        return self._mapper.to_domain_event(row)
 
-    def _envelope(self, row: StoredEvent) -> Envelope:
-        envelope = self.mapper.to_domain_event(row)
-        assert isinstance(envelope, Envelope)  # noqa: S101  the library's type is wider than ours
-        return envelope
+    def opened(self, envelope: Envelope) -> Envelope:
+        """The fact with its personal fields, or without if the person has been erased."""
+        return self._mapper.opened(envelope)
+
+    def personal(self, stream: UUID, sealed: Sealed) -> dict[str, Any]:
+        """What was sealed, by field; nothing if the person has been erased."""
+        return self._mapper.personal(stream, sealed)
+
+    @property
+    def _mapper(self) -> FactMapper:
+        assert isinstance(self.mapper, FactMapper)  # noqa: S101  constructed above
+        return self.mapper

@@ -4,10 +4,10 @@ Intent, act, outcome: a wish is first recorded as started, then the provider is 
 answer is recorded with its evidence. Nothing is held open meanwhile: no transaction, no lock, no thread.
 """
 
+import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Literal, Protocol, TypeVar
 from uuid import UUID, uuid5
 
@@ -21,7 +21,7 @@ from domain.errors import OutcomeMismatch
 from domain.payment import PaymentAt, Phase
 from domain.payment_commands import Authorize, Outcome, Wish
 from domain.payment_decisions import decide
-from domain.payment_facts import PaymentFact
+from domain.payment_facts import AuthorizationStarted, PaymentFact
 
 log = logging.getLogger(__name__)
 
@@ -95,21 +95,33 @@ def operation_id(payment: UUID, actor: str, key: str) -> str:
     return str(uuid5(payment, f"{len(actor)}:{actor}{key}"))
 
 
-def fingerprint(wish: Wish) -> str:
-    """SHA-256 of the wish as asked, so that one key cannot mean two things."""
-    return sha256(type(wish).__name__.encode() + json.encode(wish, order="deterministic")).hexdigest()
+def fingerprint(wish: Wish, key: bytes) -> str:
+    """Tells whether a wish was asked in the same words, so that one key cannot mean two things.
+
+    HMAC-SHA-256: without `key` nobody can try out what somebody may have written in it.
+    """
+    return hmac.digest(key, type(wish).__name__.encode() + json.encode(wish, order="deterministic"), "sha256").hex()
 
 
 class Payments:
-    """One instance a process. `clock` gives the time with its zone; `run` takes blocking calls off the event loop."""
+    """One instance a process. `clock` gives the time with its zone; `run` takes blocking calls off the event loop.
+
+    `fingerprint_keys`: the one in force, then those it replaced.
+    """
 
     def __init__(
-        self, ledger: Ledger, gateway: PaymentGateway, clock: Callable[[], datetime], run: RunBlocking
+        self,
+        ledger: Ledger,
+        gateway: PaymentGateway,
+        clock: Callable[[], datetime],
+        run: RunBlocking,
+        fingerprint_keys: tuple[bytes, ...],
     ) -> None:
         self._ledger = ledger
         self._gateway = gateway
         self._clock = clock
         self._run = run
+        self._fingerprint_keys = fingerprint_keys
 
     async def carry_out(
         self, stream: UUID, wish: Wish, context: Context, versions: frozenset[int] | None = None
@@ -131,7 +143,7 @@ class Payments:
                 raise VersionMoved(history.version)
             facts = decide(history.payment, wish)
             try:
-                begun = await self._append(history, facts, wish.operation, context, fingerprint(wish))
+                begun = await self._append(history, facts, wish.operation, context, self._fingerprints(wish)[0])
             except StreamMoved:
                 history = await self._load(stream)
             else:
@@ -162,7 +174,7 @@ class Payments:
     # --- Intent, act, outcome ------------------------------------------------------------------------------------
 
     async def _asked_before(self, history: History, started: Envelope, wish: Wish, context: Context) -> Answer:
-        if started.fingerprint != fingerprint(wish):
+        if started.fingerprint not in self._fingerprints(wish):
             raise KeyReused
         answer = _answer(history.after(wish.operation), wish.operation, replayed=True)
         age = self._clock() - started.at
@@ -202,6 +214,10 @@ class Payments:
                 return _answer(concluded.after(operation), operation)
         raise Contended
 
+    def _fingerprints(self, wish: Wish) -> tuple[str, ...]:
+        """Under the key in force, and under those it replaced."""
+        return tuple(fingerprint(wish, key) for key in self._fingerprint_keys)
+
     # --- Store ---------------------------------------------------------------------------------------------------
 
     async def _load(self, stream: UUID) -> History:
@@ -217,6 +233,7 @@ class Payments:
     ) -> History:
         now = self._clock()
         started = history.started(operation)
+        person = _person(history, facts)
         causation = started.id if started else context.causation
         envelopes = [
             Envelope(
@@ -229,11 +246,18 @@ class Payments:
                 correlation=context.correlation,
                 causation=causation,
                 fingerprint=asked,
+                person=person,
             )
             for place, fact in enumerate(facts, 1)
         ]
         stored: Loaded = await self._run(lambda: self._ledger.append(envelopes, history.tail))
         return history.followed_by(stored)
+
+
+def _person(history: History, facts: tuple[PaymentFact, ...]) -> str:
+    """Whom the free text of a payment is about: its customer, or nobody but the payment itself."""
+    begun = facts[0] if isinstance(facts[0], AuthorizationStarted) else history.payment
+    return (begun and begun.customer) or f"payment:{history.stream}"
 
 
 def _answer(history: History, operation: str, *, replayed: bool = False) -> Answer:

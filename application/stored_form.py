@@ -6,30 +6,45 @@ The `eventsourcing` library's mapper seam, so that the stored name of a fact is 
 from datetime import datetime
 from hashlib import sha256
 from struct import pack
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol
 from uuid import UUID
 
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import JSONTranscoder, Mapper, Notification, StoredEvent
-from msgspec import DecodeError, Struct, json
+from msgspec import DecodeError, Raw, Struct, convert, json
+from msgspec.structs import replace
 
+from application.upcasting import FORMS, upcast
 from domain.envelope import NO_PREVIOUS, Envelope
-from domain.facts import FACTS, NAMES
+from domain.errors import InvalidMoney
+from domain.facts import FACTS, NAMES, Fact
+from domain.personal import Sealed, joined, split
 
-F = TypeVar("F")
 
+class Row(Struct, omit_defaults=True):
+    """The `state` column: all of an envelope that has no column of its own. `previous` travels as hex.
 
-class Row(Struct, Generic[F], omit_defaults=True):
-    """The `state` column: all of an envelope that has no column of its own. `previous` travels as hex."""
+    `form` numbers the forms that a fact's fields have had (application/upcasting.py).
+    """
 
     at: datetime
     actor: str
     correlation: str
-    fact: F
+    fact: Raw
+    form: int = 1
     operation: str | None = None
     causation: str | None = None
     fingerprint: str | None = None
     previous: str = NO_PREVIOUS.hex()
+    person: str | None = None
+    sealed: bytes | None = None
+
+
+class Vault(Protocol):
+    """What seals and opens the personal fields of a fact (application/privacy.py)."""
+
+    def seal(self, person: str, about: bytes, plain: bytes) -> bytes: ...
+    def open(self, person: str, about: bytes, box: bytes) -> bytes | None: ...
 
 
 class UnreadableFact(Exception):  # noqa: N818  it names what was found
@@ -40,24 +55,31 @@ class UnreadableFact(Exception):  # noqa: N818  it names what was found
 
 
 class FactMapper(Mapper[UUID]):
-    """Envelopes to rows and back."""
+    """Envelopes to rows and back. What is personal is sealed on the way in, and opened only on request."""
 
-    def __init__(self) -> None:
+    def __init__(self, vault: Vault | None = None) -> None:
         super().__init__(transcoder=JSONTranscoder())
+        self._vault = vault
         self._encoder = json.Encoder()
-        self._decoders = {name: json.Decoder(Row[fact]) for name, fact in FACTS.items()}  # type: ignore[valid-type]
+        self._row = json.Decoder(Row)
+        self._facts = {name: json.Decoder(fact) for name, fact in FACTS.items()}
 
     def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
         assert isinstance(domain_event, Envelope)  # noqa: S101  the library's type is wider than ours
+        fact, personal = split(domain_event.fact)
+        person = domain_event.person if personal else None
         row = Row(
             at=domain_event.at,
             actor=domain_event.actor,
             correlation=domain_event.correlation,
-            fact=domain_event.fact,
+            fact=Raw(self._encoder.encode(fact)),
+            form=FORMS.get(NAMES[type(fact)], 1),
             operation=domain_event.operation,
             causation=domain_event.causation,
             fingerprint=domain_event.fingerprint,
             previous=domain_event.previous.hex(),
+            person=person,
+            sealed=self._sealed(domain_event, personal) if personal else None,
         )
         return StoredEvent(
             originator_id=domain_event.stream,
@@ -69,12 +91,12 @@ class FactMapper(Mapper[UUID]):
     def to_domain_event(self, stored_event: StoredEvent) -> Envelope:
         """The row as an envelope, with its position when the row came from the log. Raises UnreadableFact."""
         position = stored_event.id if isinstance(stored_event, Notification) else None
-        row = self._decoded(stored_event, position)
+        row, fact = self._decoded(stored_event, position)
         assert isinstance(stored_event.originator_id, UUID)  # noqa: S101  our table's column type
         return Envelope(
             stream=stored_event.originator_id,
             version=stored_event.originator_version,
-            fact=row.fact,
+            fact=fact,
             at=row.at,
             actor=row.actor,
             operation=row.operation,
@@ -83,15 +105,47 @@ class FactMapper(Mapper[UUID]):
             fingerprint=row.fingerprint,
             previous=bytes.fromhex(row.previous),
             position=position,
+            person=row.person,
+            sealed=Sealed(row.person, stored_event.originator_version, row.sealed)
+            if row.person and row.sealed
+            else None,
         )
 
-    def _decoded(self, stored: StoredEvent, position: int | None) -> Row[Any]:
+    def opened(self, envelope: Envelope) -> Envelope:
+        """With its personal fields, or without if the person's key is gone: that reads as erased."""
+        if envelope.sealed is None:
+            return envelope
+        fact: Fact = joined(envelope.fact, self.personal(envelope.stream, envelope.sealed))
+        return replace(envelope, fact=fact, sealed=None)
+
+    def personal(self, stream: UUID, sealed: Sealed) -> dict[str, Any]:
+        """The personal fields that were sealed; none if the person's key is gone, or we have no keys."""
+        if self._vault is None:
+            return {}
+        plain = self._vault.open(sealed.person, _about(stream, sealed.version), sealed.box)
+        return json.decode(plain, type=dict[str, Any]) if plain is not None else {}
+
+    def _sealed(self, envelope: Envelope, personal: dict[str, Any]) -> bytes:
+        assert envelope.person is not None, "personal fields belong to a person"  # noqa: S101
+        assert self._vault is not None, "without keys nothing personal is written"  # noqa: S101
+        return self._vault.seal(envelope.person, _about(envelope.stream, envelope.version), json.encode(personal))
+
+    def _decoded(self, stored: StoredEvent, position: int | None) -> tuple[Row, Fact]:
         try:
-            return self._decoders[stored.topic].decode(stored.state)
+            row = self._row.decode(stored.state)
+            if row.form == FORMS.get(stored.topic, 1):
+                return row, self._facts[stored.topic].decode(row.fact)
+            older = upcast(stored.topic, row.form, json.decode(row.fact, type=dict[str, Any]))
+            return row, convert(older, FACTS[stored.topic])
         except KeyError:
-            raise UnreadableFact(position, stored.topic, "this version knows no such name") from None
-        except DecodeError as error:
+            raise UnreadableFact(position, stored.topic, "this version knows no such name or form") from None
+        except (DecodeError, TypeError, InvalidMoney) as error:
             raise UnreadableFact(position, stored.topic, str(error)) from error
+
+
+def _about(stream: UUID, version: int) -> bytes:
+    """Binds what is sealed to its place: it opens nowhere else."""
+    return stream.bytes + pack(">Q", version)
 
 
 def row_hash(stored: StoredEvent) -> bytes:

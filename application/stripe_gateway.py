@@ -124,7 +124,10 @@ class StripeGateway:
             "capture_method": instruction.capture,
             "payment_method": await self._payment_method(instruction),
             # Without an address to come back to, only methods that send nobody away can be confirmed.
-            "automatic_payment_methods": {"enabled": True, "allow_redirects": "always" if self._return_url else "never"},
+            "automatic_payment_methods": {
+                "enabled": True,
+                "allow_redirects": "always" if self._return_url else "never",
+            },
             "confirm": True,
             "metadata": instruction.metadata | _identity(instruction),
             "expand": ["latest_charge"],

@@ -37,6 +37,7 @@ from domain.payment_facts import (
     Voided,
     VoidStarted,
 )
+from domain.personal import Sealed
 
 
 class Phase(StrEnum):
@@ -250,7 +251,10 @@ def _none(payment: Payment) -> Money:
 
 
 class PaymentAt(Struct, frozen=True):
-    """A payment as it stood after `version` facts, the last of them at `position` in the log."""
+    """A payment as it stood after `version` facts, the last of them at `position` in the log.
+
+    Where the facts were read without opening what is personal in them, that is in `sealed`.
+    """
 
     id: UUID
     payment: Payment
@@ -258,3 +262,4 @@ class PaymentAt(Struct, frozen=True):
     position: int
     created_at: datetime
     updated_at: datetime
+    sealed: Sealed | None = None

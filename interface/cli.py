@@ -10,6 +10,7 @@ import click
 
 from interface import settings as configuration
 from interface.bootstrap import clock
+from interface.cli_audit import audit
 from interface.sandbox.alive import watch_parent
 from interface.settings import DEFAULT_PORT, Settings, SettingsInvalid
 from interface.tokens import SCOPES, mint
@@ -97,6 +98,9 @@ def token(subject: str, scopes: tuple[str, ...], data: Path) -> None:
     from interface.dev import jwt_secret  # noqa: PLC0415
 
     click.echo(mint(jwt_secret(data), subject, scopes or SCOPES, clock(), DEVELOPMENT_LIFETIME))
+
+
+main.add_command(audit)
 
 
 def _settings() -> Settings:

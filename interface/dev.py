@@ -101,11 +101,14 @@ def running(data: Path) -> Handle | None:
 
 
 def jwt_secret(data: Path) -> str:
-    """The secret this folder's tokens are signed with; made at first use, readable by its owner alone."""
+    """The secret this folder's tokens are signed with."""
     named = os.environ.get("JWT_SECRET_KEY", "").split(",")[0].strip()
-    if named:
-        return named
-    file = data / "jwt.key"
+    return named or _secret(data, "jwt.key")
+
+
+def _secret(data: Path, name: str) -> str:
+    """32 random bytes in hex; made at first use, readable by their owner alone."""
+    file = data / name
     if not file.exists():
         data.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
@@ -173,6 +176,7 @@ def _environment(
         "STRIPE_API_KEY": stripe_key,
         "STRIPE_API_BASE": stripe_url or "",
         "JWT_SECRET_KEY": os.environ.get("JWT_SECRET_KEY") or jwt_secret(data),
+        "ENCRYPTION_KEY": os.environ.get("ENCRYPTION_KEY") or _secret(data, "encryption.key"),
         "PAYMENT_SERVICE_PORT": str(port),
         "PUBLIC_URL": os.environ.get("PUBLIC_URL", f"http://{LOOPBACK}:{port}"),
     }

@@ -1,17 +1,22 @@
 """The composition root of the API process: the one place where its parts are put together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from application.event_store import Ledger
 from application.payments import Payments
+from application.privacy import Keys
 from application.stripe_gateway import StripeGateway
+from domain.payment import PaymentAt
 from interface.bootstrap import clock
+from interface.log_watch import LogWatch
+from interface.metrics import MeteredGateway, MeteredLedger, Metrics
 from interface.progress import Progress
 from interface.settings import Settings
 from interface.signals import Bell
@@ -33,9 +38,15 @@ class Services:
         self.clock = clock
         self._threads = ThreadPoolExecutor(settings.max_threads, thread_name_prefix="store")
         self._bell = Bell(settings.database_url)
-        self.ledger = Ledger(settings.database_url, pool_size=settings.max_threads, appended=self._bell.ring)
+        keys = Keys(settings.encryption_keys, secrets.token_bytes)
+        self.metrics = Metrics()
+        self.ledger = MeteredLedger(
+            self.metrics, settings.database_url, keys, pool_size=settings.max_threads, appended=self._bell.ring
+        )
+        self.log = LogWatch(settings.database_url)
         self.gateway = StripeGateway(settings.stripe_api_key, settings.stripe_api_base, settings.public_url)
-        self.payments = Payments(self.ledger, self.gateway, clock, self.run)
+        metered = MeteredGateway(self.gateway, self.metrics)
+        self.payments = Payments(self.ledger, metered, clock, self.run, keys.fingerprints)
         self.tokens = Tokens(settings.jwt_secret_keys, clock)
         self.progress = Progress(settings.database_url)
         self.queries: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
@@ -58,11 +69,26 @@ class Services:
         await self.queries.open()
         self._bell.start()
         self.progress.start()
+        self.log.open()
 
     async def close(self) -> None:
+        await self.log.close()
         await self.progress.stop()
         await self.queries.close()
         await self.gateway.close()
         self._bell.stop()
         self._threads.shutdown()
         self.ledger.close()
+
+    async def opened(self, found: Sequence[PaymentAt]) -> list[PaymentAt]:
+        """Payments as a read model has them, with what is personal in them opened (or blank, once erased)."""
+        if all(at.sealed is None for at in found):
+            return list(found)
+        return await self.run(lambda: [self._opened(at) for at in found])
+
+    def _opened(self, at: PaymentAt) -> PaymentAt:
+        if at.sealed is None:
+            return at
+        personal = self.ledger.personal(at.id, at.sealed)
+        description, metadata = personal.get("description"), personal.get("metadata", {})
+        return replace(at, payment=replace(at.payment, description=description, metadata=metadata), sealed=None)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 MIN_SECRET_BYTES = 32
+ENCRYPTION_KEY_BYTES = 32
 DEFAULT_PORT = 8003
 
 
@@ -21,6 +22,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     kafka_bootstrap_servers: str
     kafka_topic: str
     jwt_secret_keys: tuple[str, ...]
+    encryption_keys: tuple[bytes, ...]
     host: str
     port: int
     public_url: str | None
@@ -49,6 +51,16 @@ def read(environ: Mapping[str, str]) -> Settings:
         problems.append(
             f"JWT_SECRET_KEY must have at least {MIN_SECRET_BYTES} bytes (several, for rotation, with commas)"
         )
+    encryption_keys = []
+    for text in required("ENCRYPTION_KEY").split(","):
+        try:
+            encryption_keys.append(bytes.fromhex(text.strip()))
+        except ValueError:
+            encryption_keys.append(b"")
+    if any(len(key) != ENCRYPTION_KEY_BYTES for key in encryption_keys):
+        problems.append(
+            f"ENCRYPTION_KEY must be {ENCRYPTION_KEY_BYTES} bytes in hex (several, for rotation, with commas)"
+        )
     settings = Settings(
         database_url=required("DATABASE_URL"),
         stripe_api_key=required("STRIPE_API_KEY"),
@@ -56,6 +68,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         kafka_bootstrap_servers=required("KAFKA_BOOTSTRAP_SERVERS"),
         kafka_topic=environ.get("KAFKA_TOPIC") or "payments",
         jwt_secret_keys=secrets,
+        encryption_keys=tuple(encryption_keys),
         host=environ.get("PAYMENT_SERVICE_HOST") or "127.0.0.1",
         port=number("PAYMENT_SERVICE_PORT", DEFAULT_PORT, 65_535),
         public_url=(environ.get("PUBLIC_URL") or "").rstrip("/") or None,

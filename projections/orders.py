@@ -3,17 +3,23 @@
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 from msgspec import Struct
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Identifier
 
 from domain.envelope import Envelope
 from domain.money import Money
 from domain.payment import Payment, PaymentAt
-from projections.payment_rows import ENCODER, fold, read_row
+from domain.payment_facts import AuthorizationStarted
+from projections.engine import ReadModel
+from projections.parking import Failure
+from projections.payment_rows import fold, read_row, state_of
 
 NAME = "orders"
+PAYMENTS = "order_payments"
 MAX_PAGE = 100
 # An order answers for this many of its payments, the oldest: more attempts than that are a loop in somebody's code.
 MAX_PAYMENTS = 1_000
@@ -73,38 +79,63 @@ def _totals(currency: str, payments: list[Payment]) -> Totals:
 # --- Fold --------------------------------------------------------------------------------------------------------
 
 _UPSERT_PAYMENTS = """
-INSERT INTO order_payments (id, version, position, created_at, updated_at, order_id, state)
+INSERT INTO {table} AS row (id, version, position, created_at, updated_at, order_id, state)
 SELECT * FROM unnest(%b::uuid[], %b::bigint[], %b::bigint[], %b::timestamptz[], %b::timestamptz[],
-                     %s::text[], %b::bytea[])
+                     %b::text[], %b::bytea[])
 ON CONFLICT (id) DO UPDATE SET version = excluded.version, position = excluded.position,
-    updated_at = excluded.updated_at, state = excluded.state
+    updated_at = excluded.updated_at, order_id = excluded.order_id, state = excluded.state
+WHERE row.version < excluded.version
 """
+# The least, not the first: the same rows come out however the facts are cut into batches.
 _UPSERT_ORDERS = """
-INSERT INTO orders (id, created_at) SELECT id, min(created_at) FROM unnest(%s::text[], %b::timestamptz[])
-AS row (id, created_at) GROUP BY id ON CONFLICT (id) DO NOTHING
+INSERT INTO {table} AS row (id, created_at) SELECT id, min(created_at) FROM unnest(%b::text[], %b::timestamptz[])
+AS begun (id, created_at) GROUP BY id ON CONFLICT (id) DO UPDATE SET created_at = excluded.created_at
+WHERE row.created_at > excluded.created_at
 """
 
 
-def apply(conn: Connection[Any], envelopes: Sequence[Envelope]) -> None:
-    """Bring the rows up to these facts, in the caller's transaction. Payments without an order have no row here."""
-    changed = [
-        at for at in fold(conn, "order_payments", envelopes, every_payment=False) if at.payment.order is not None
+def apply(conn: Connection[Any], envelopes: Sequence[Envelope], suffix: str = "") -> list[Failure]:
+    """Bring the rows up to these facts, in the caller's transaction; answer the streams that could not be.
+
+    Payments without an order have no row here.
+    """
+    payments, orders = PAYMENTS + suffix, NAME + suffix
+    changed, failures = fold(conn, payments, envelopes, every_payment=False)
+    named = [at for at in changed if at.payment.order is not None]
+    if named:
+        columns = (
+            [at.id for at in named],
+            [at.version for at in named],
+            [at.position for at in named],
+            [at.created_at for at in named],
+            [at.updated_at for at in named],
+            [at.payment.order for at in named],
+            [state_of(at) for at in named],
+        )
+        conn.execute(SQL(_UPSERT_PAYMENTS).format(table=Identifier(payments)), columns, prepare=True)
+    begun = _begun(envelopes, {at.id: at.version for at in changed})
+    if begun:
+        orders_begun = ([order for order, _ in begun], [at for _, at in begun])
+        conn.execute(SQL(_UPSERT_ORDERS).format(table=Identifier(orders)), orders_begun, prepare=True)
+    new = {envelope.stream for envelope in envelopes if envelope.version == 1}
+    left = [at.id for at in changed if at.payment.order is None and at.id not in new]
+    if left:  # another attempt named no order any more
+        conn.execute(SQL("DELETE FROM {} WHERE id = ANY(%b)").format(Identifier(payments)), (left,))
+    return failures
+
+
+def _begun(envelopes: Sequence[Envelope], folded: dict[UUID, int]) -> list[tuple[str, datetime]]:
+    """The orders that attempts named, and when."""
+    return [
+        (envelope.fact.order, envelope.at)
+        for envelope in envelopes
+        if isinstance(envelope.fact, AuthorizationStarted)
+        and envelope.fact.order is not None
+        and envelope.version <= folded.get(envelope.stream, 0)
     ]
-    if not changed:
-        return
-    orders = [at.payment.order for at in changed]
-    created = [at.created_at for at in changed]
-    columns = (
-        [at.id for at in changed],
-        [at.version for at in changed],
-        [at.position for at in changed],
-        created,
-        [at.updated_at for at in changed],
-        orders,
-        [ENCODER.encode(at.payment) for at in changed],
-    )
-    conn.execute(_UPSERT_PAYMENTS, columns, prepare=True)
-    conn.execute(_UPSERT_ORDERS, (orders, created), prepare=True)
+
+
+MODEL = ReadModel(NAME, (PAYMENTS, NAME), apply)
 
 
 # --- Query -------------------------------------------------------------------------------------------------------

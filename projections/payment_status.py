@@ -8,10 +8,13 @@ from uuid import UUID
 from msgspec import Struct
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Identifier
 
 from domain.envelope import Envelope
 from domain.payment import PaymentAt, Status
-from projections.payment_rows import ENCODER, fold, read_row
+from projections.engine import ReadModel
+from projections.parking import Failure
+from projections.payment_rows import fold, read_row, state_of
 
 NAME = "payment_status"
 MAX_PAGE = 100
@@ -19,32 +22,38 @@ MAX_PAGE = 100
 # --- Fold --------------------------------------------------------------------------------------------------------
 
 _UPSERT = """
-INSERT INTO payment_status (id, version, position, created_at, updated_at, status, customer, order_id, state)
+INSERT INTO {table} AS row (id, version, position, created_at, updated_at, status, customer, order_id, state)
 SELECT * FROM unnest(%b::uuid[], %b::bigint[], %b::bigint[], %b::timestamptz[], %b::timestamptz[],
-                     %s::text[], %s::text[], %s::text[], %b::bytea[])
+                     %b::text[], %b::text[], %b::text[], %b::bytea[])
 ON CONFLICT (id) DO UPDATE SET version = excluded.version, position = excluded.position,
-    updated_at = excluded.updated_at, status = excluded.status, state = excluded.state
+    updated_at = excluded.updated_at, status = excluded.status, customer = excluded.customer,
+    order_id = excluded.order_id, state = excluded.state
+WHERE row.version < excluded.version
 """
 
 
-def apply(conn: Connection[Any], envelopes: Sequence[Envelope]) -> None:
-    """Bring the rows up to these facts, in the caller's transaction."""
-    changed = fold(conn, NAME, envelopes)
-    if not changed:
-        return
-    payments = [at.payment for at in changed]
-    columns = (
-        [at.id for at in changed],
-        [at.version for at in changed],
-        [at.position for at in changed],
-        [at.created_at for at in changed],
-        [at.updated_at for at in changed],
-        [payment.status for payment in payments],
-        [payment.customer for payment in payments],
-        [payment.order for payment in payments],
-        [ENCODER.encode(payment) for payment in payments],
-    )
-    conn.execute(_UPSERT, columns, prepare=True)
+def apply(conn: Connection[Any], envelopes: Sequence[Envelope], suffix: str = "") -> list[Failure]:
+    """Bring the rows up to these facts, in the caller's transaction; answer the streams that could not be."""
+    table = NAME + suffix
+    changed, failures = fold(conn, table, envelopes)
+    if changed:
+        payments = [at.payment for at in changed]
+        columns = (
+            [at.id for at in changed],
+            [at.version for at in changed],
+            [at.position for at in changed],
+            [at.created_at for at in changed],
+            [at.updated_at for at in changed],
+            [payment.status for payment in payments],
+            [payment.customer for payment in payments],
+            [payment.order for payment in payments],
+            [state_of(at) for at in changed],
+        )
+        conn.execute(SQL(_UPSERT).format(table=Identifier(table)), columns, prepare=True)
+    return failures
+
+
+MODEL = ReadModel(NAME, (NAME,), apply)
 
 
 # --- Query -------------------------------------------------------------------------------------------------------

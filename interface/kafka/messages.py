@@ -10,10 +10,9 @@ from msgspec import Struct, json, to_builtins
 from domain.envelope import Envelope
 from domain.facts import NAMES
 from domain.money import Money
+from domain.personal import PERSONAL_FIELDS
 
 SOURCE = "/payledger"
-# What somebody may have typed about somebody: it stays in the ledger, where it can be erased.
-PERSONAL = frozenset({"description", "metadata", "reason"})
 
 
 class Message(Struct, frozen=True):
@@ -25,14 +24,17 @@ class Message(Struct, frozen=True):
 
 
 def data(fact: Struct, *, personal: bool) -> dict[str, Any]:
-    """A fact's fields as JSON values; money becomes whole minor units beside their currency."""
+    """A fact's fields as JSON values; money becomes whole minor units beside their currency.
+
+    Without `personal`, what somebody may have typed about somebody stays in the ledger, where it can be erased.
+    """
     fields: dict[str, Any] = {}
     for name in fact.__struct_fields__:
         value = getattr(fact, name)
         if isinstance(value, Money):
             fields[name] = value.minor
             fields["currency"] = value.currency
-        elif personal or name not in PERSONAL:
+        elif personal or name not in PERSONAL_FIELDS:
             fields[name] = to_builtins(value)
     return fields
 

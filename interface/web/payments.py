@@ -7,17 +7,15 @@ from litestar import Request, Response, Router, get, post
 from litestar.datastructures import State
 from litestar.params import Parameter
 
-from application.history import History
 from application.payments import Answer, Context, operation_id, payment_id
-from domain.facts import NAMES
 from domain.money import Money
 from domain.payment import PaymentAt, Status
 from domain.payment_commands import Authorize, Capture, Refund, Void, Wish
-from interface.kafka.messages import data as public_data
 from interface.services import Services
 from interface.tokens import Caller
 from interface.web import documented
 from interface.web.access import caller_of, needs
+from interface.web.facts import fact_view
 from interface.web.problems import MEDIA_TYPE, Problem, ProblemError, problem
 from interface.web.reading import check_request
 from interface.web.requests import (
@@ -36,7 +34,7 @@ from interface.web.requests import (
     versions,
     written_cursor,
 )
-from interface.web.views import FactList, FactView, PaymentPage, PaymentView
+from interface.web.views import FactList, PaymentPage, PaymentView
 from interface.web.waiting import correlation_of, wait_for
 from projections import payment_status
 from projections.payment_status import Wanted
@@ -168,14 +166,16 @@ async def find(services: Services, payment: UUID, after: After = None) -> Respon
         at = await payment_status.find(conn, payment)
     if at is None:
         raise ProblemError(problem(404, "payment-not-found", "there is no payment with this id"))
-    return Response(PaymentView.of(at), headers=_headers(at))
+    (opened,) = await services.opened([at])
+    return Response(PaymentView.of(opened), headers=_headers(at))
 
 
 @get("/{payment:uuid}/events", responses=documented.GET_ONE, guards=[needs("read:payment")])
 async def events(services: Services, payment: UUID) -> Response[FactList]:
     """The payment's whole history, fact by fact, from the log itself."""
     history = await services.payments.history(payment)
-    return Response(FactList(_facts(history)), headers=_headers(history.snapshot()))
+    facts = [fact_view(envelope, personal=True) for envelope in history.envelopes]
+    return Response(FactList(facts), headers=_headers(history.snapshot()))
 
 
 @get("/", responses=documented.LIST, guards=[needs("read:payment")])
@@ -195,30 +195,12 @@ async def newest(
     await wait_for(services, payment_status.NAME, after)
     async with services.queries.connection() as conn:
         found = await payment_status.newest(conn, wanted, limit + 1)
-    page = found[:limit]
+    page = await services.opened(found[:limit])
     more = len(found) > limit
     return PaymentPage(
         payments=[PaymentView.of(at) for at in page],
         next_cursor=written_cursor(page[-1].created_at, page[-1].id) if more else None,
     )
-
-
-def _facts(history: History) -> list[FactView]:
-    return [
-        FactView(
-            position=envelope.position or 0,
-            id=envelope.id,
-            type=NAMES[type(envelope.fact)],
-            stream=envelope.stream,
-            version=envelope.version,
-            at=envelope.at,
-            actor=envelope.actor,
-            correlation_id=envelope.correlation,
-            causation_id=envelope.causation,
-            data=public_data(envelope.fact, personal=True),
-        )
-        for envelope in history.envelopes
-    ]
 
 
 router = Router(
