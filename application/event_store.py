@@ -20,9 +20,10 @@ from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastor
 from eventsourcing.utils import Environment, EnvType
 from msgspec import Struct
 from msgspec.structs import replace
+from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from application.horizon import Horizon
 from application.privacy import Keys, Vault
@@ -91,6 +92,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
             except (InterfaceError, OperationalError):
                 if tried == MAX_INSERT_TRIES:
                     raise
+                self.datastore.pool.check()  # whatever cut this connection has probably cut the idle ones too
         return None
 
     def _insert_once(self, rows: Sequence[StoredEvent]) -> list[int]:
@@ -106,7 +108,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
     def _own_positions(self, rows: Sequence[StoredEvent]) -> list[int] | None:
         stream, first, last = rows[0].originator_id, rows[0].originator_version, rows[-1].originator_version
         found = self.select_events(stream, gt=first - 1, lte=last)
-        same = [row.state for row in found] == [row.state for row in rows]
+        same = [(row.topic, row.state) for row in found] == [(row.topic, row.state) for row in rows]
         return [row.id for row in found] if same else None
 
     def select_events(
@@ -119,7 +121,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         limit: int | None = None,
     ) -> Sequence[Notification]:
         """The rows of a stream, with their positions."""
-        statement: Composable = self._select_stream
+        statement = self._select_stream
         params: list[Any] = [originator_id]
         for condition, value in ((" AND originator_version > %s", gt), (" AND originator_version <= %s", lte)):
             if value is not None:
@@ -129,8 +131,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         if limit is not None:
             statement += SQL(" LIMIT %s")
             params.append(limit)
-        with self.datastore.get_connection() as conn, conn.cursor(row_factory=tuple_row, binary=True) as cursor:
-            return [_row(*row) for row in cursor.execute(statement, params, prepare=True).fetchall()]
+        return self._read(lambda _conn: (statement, params))
 
     def select_notifications(
         self,
@@ -143,16 +144,29 @@ class LedgerRecorder(PostgresApplicationRecorder):
     ) -> Sequence[Notification]:
         """Rows of the log in order, never past a position that a writer in flight could still fill."""
         after = (start or 0) - (1 if inclusive_of_start and start is not None else 0)
-        with self.datastore.get_connection() as conn, conn.cursor(row_factory=tuple_row, binary=True) as cursor:
+
+        def ask(conn: Connection[Any]) -> tuple[Composed, list[Any]]:
             safe = self.horizon.advance(conn)
-            upto = safe if stop is None else min(stop, safe)
-            statement: Composable = self._select_log
-            params: list[Any] = [after, upto]
+            statement = self._select_log
+            params: list[Any] = [after, safe if stop is None else min(stop, safe)]
             if topics:
                 statement += SQL(" AND topic = ANY(%s)")
                 params.append(list(topics))
-            statement += SQL(" ORDER BY notification_id LIMIT %s")
-            params.append(limit)
+            return statement + SQL(" ORDER BY notification_id LIMIT %s"), [*params, limit]
+
+        return self._read(ask)
+
+    def _read(self, ask: Callable[[Connection[Any]], tuple[Composed, list[Any]]]) -> Sequence[Notification]:
+        """The rows that `ask` describes. Reading is safe to repeat: after a broken connection it is tried once more."""
+        try:
+            return self._read_once(ask)
+        except (InterfaceError, OperationalError):
+            self.datastore.pool.check()  # whatever cut this connection has probably cut the idle ones too
+            return self._read_once(ask)
+
+    def _read_once(self, ask: Callable[[Connection[Any]], tuple[Composed, list[Any]]]) -> Sequence[Notification]:
+        with self.datastore.get_connection() as conn, conn.cursor(row_factory=tuple_row, binary=True) as cursor:
+            statement, params = ask(conn)
             return [_row(*row) for row in cursor.execute(statement, params, prepare=True).fetchall()]
 
 
@@ -232,7 +246,8 @@ class Ledger(Application[UUID]):
             raise StreamMoved from error
         except (InterfaceError, OperationalError) as error:
             raise StoreUnavailable from error
-        self._appended()
+        if rows:
+            self._appended()
         placed = zip(chained, positions or (), strict=True)
         return Loaded(tuple(replace(envelope, position=position) for envelope, position in placed), tail)
 

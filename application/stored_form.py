@@ -6,12 +6,12 @@ The `eventsourcing` library's mapper seam, so that the stored name of a fact is 
 from datetime import datetime
 from hashlib import sha256
 from struct import pack
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import JSONTranscoder, Mapper, Notification, StoredEvent
-from msgspec import DecodeError, Raw, Struct, convert, json
+from msgspec import DecodeError, Meta, Raw, Struct, convert, json
 from msgspec.structs import replace
 
 from application.upcasting import FORMS, upcast
@@ -27,7 +27,7 @@ class Row(Struct, omit_defaults=True):
     `form` numbers the forms that a fact's fields have had (application/upcasting.py).
     """
 
-    at: datetime
+    at: Annotated[datetime, Meta(tz=True)]
     actor: str
     correlation: str
     fact: Raw
@@ -35,7 +35,7 @@ class Row(Struct, omit_defaults=True):
     operation: str | None = None
     causation: str | None = None
     fingerprint: str | None = None
-    previous: str = NO_PREVIOUS.hex()
+    previous: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] = NO_PREVIOUS.hex()
     person: str | None = None
     sealed: bytes | None = None
 
@@ -139,7 +139,7 @@ class FactMapper(Mapper[UUID]):
             return row, convert(older, FACTS[stored.topic])
         except KeyError:
             raise UnreadableFact(position, stored.topic, "this version knows no such name or form") from None
-        except (DecodeError, TypeError, InvalidMoney) as error:
+        except (DecodeError, TypeError, AttributeError, InvalidMoney) as error:  # an upcaster meets garbage too
             raise UnreadableFact(position, stored.topic, str(error)) from error
 
 

@@ -71,9 +71,9 @@ T = TypeVar("T")
 class StripeGateway:
     """One a process. Every POST carries the operation's own idempotency key."""
 
-    def __init__(self, api_key: str, api_base: str | None = None, return_url: str | None = None) -> None:
+    def __init__(self, api_key: str, api_base: str | None = None, public_url: str | None = None) -> None:
         stripe.enable_telemetry = False  # it would write to the home folder
-        self._return_url = return_url
+        self._public_url = public_url
         self._api_key = api_key
         self._api_base = api_base
         self._session: aiohttp.ClientSession | None = None
@@ -126,7 +126,7 @@ class StripeGateway:
             # Without an address to come back to, only methods that send nobody away can be confirmed.
             "automatic_payment_methods": {
                 "enabled": True,
-                "allow_redirects": "always" if self._return_url else "never",
+                "allow_redirects": "always" if self._public_url else "never",
             },
             "confirm": True,
             "metadata": instruction.metadata | _identity(instruction),
@@ -136,8 +136,8 @@ class StripeGateway:
             params["payment_method_options"] = {"card": {"request_multicapture": "if_available"}}
         if instruction.description is not None:
             params["description"] = instruction.description
-        if self._return_url is not None:
-            params["return_url"] = f"{self._return_url}/{instruction.payment}/return"
+        if self._public_url is not None:
+            params["return_url"] = f"{self._public_url}/return/{instruction.payment}"
         return _authorization(instruction.operation, await self._post("payment_intents", params, instruction))
 
     async def _payment_method(self, instruction: AuthorizeInstruction) -> str:

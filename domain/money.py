@@ -19,7 +19,7 @@ _TWO_DIGITS = (
     "crc cup cve czk dkk dop dzd egp ern etb eur fjd fkp gbp gel ghs gip gmd gtq gyd hkd hnl htg huf idr ils inr irr "
     "jmd kes kgs khr kpw kyd kzt lak lbp lkr lrd lsl mad mdl mga mkd mmk mnt mop mru mur mvr mwk mxn myr mzn nad ngn "
     "nio nok npr nzd pab pen pgk php pkr pln qar ron rsd rub sar sbd scr sdg sek sgd shp sle sos srd ssp stn svc syp "
-    "szl thb tjs tmt top try ttd twd tzs uah usd uyu uzs ves wst yer zar zmw zwg"
+    "szl thb tjs tmt top try ttd twd tzs uah usd uyu uzs ves wst xcd xcg yer zar zmw zwg"
 )
 
 EXPONENTS: dict[str, int] = (
@@ -118,6 +118,8 @@ def from_stripe(amount: int, currency: str) -> Money:
     """Stripe's `amount` as money. Raises InvalidAmount where ISO has no digit for it."""
     if currency not in EXPONENTS:
         raise UnknownCurrency(currency=currency)
+    if type(amount) is not int:
+        raise InvalidAmount(amount=str(amount), reason="Stripe counts in whole numbers")
     minor, rest = _scaled(amount, -_shift(currency))
     if rest:
         raise InvalidAmount(amount=str(amount), reason=f"{currency} has no such fraction")

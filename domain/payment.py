@@ -158,12 +158,7 @@ def evolve(payment: Payment | None, fact: PaymentFact) -> Payment:
         case VoidStarted():
             return _opened(payment, fact.operation, Operation("void", payment.capturable))
         case Voided():
-            return replace(
-                _closed(payment, fact.operation, "done"),
-                phase=Phase.VOIDED,
-                capturable=_none(payment),
-                failure=None,
-            )
+            return replace(_ended(_closed(payment, fact.operation, "done"), Phase.VOIDED), failure=None)
         case RefundStarted():
             return _opened(payment, fact.operation, Operation("refund", fact.amount))
         case Refunded():
@@ -172,7 +167,7 @@ def evolve(payment: Payment | None, fact: PaymentFact) -> Payment:
         case Failed():
             return _declined(payment, fact)
         case Expired():
-            return replace(payment, phase=Phase.EXPIRED, capturable=_none(payment), next_action=None)
+            return _ended(payment, Phase.EXPIRED)
         case _:
             assert_never(fact)
 
@@ -215,7 +210,8 @@ def _reserved(payment: Payment, fact: Authorized) -> Payment:
 
 
 def _taken(payment: Payment, fact: Captured) -> Payment:
-    left = _none(payment) if fact.final else payment.capturable - fact.amount
+    # The reserve may have run out before we heard of the capture: then nothing is left of it either.
+    left = _none(payment) if fact.final or fact.amount >= payment.capturable else payment.capturable - fact.amount
     captured = payment.captured + fact.amount
     return replace(
         _closed(payment, fact.operation, "done"),
@@ -232,6 +228,13 @@ def _declined(payment: Payment, fact: Failed) -> Payment:
         return closed
     intent = fact.payment_intent or payment.payment_intent
     return replace(closed, phase=Phase.DECLINED, next_action=None, payment_intent=intent)
+
+
+def _ended(payment: Payment, phase: Phase) -> Payment:
+    """Nothing is reserved any more, and an authorization that still waited for the cardholder will not be answered."""
+    waited = payment.operations[payment.authorization].outcome == "open"
+    ended = _closed(payment, payment.authorization, "failed") if waited else payment
+    return replace(ended, phase=phase, capturable=_none(payment), next_action=None)
 
 
 def _opened(payment: Payment, name: str, operation: Operation) -> Payment:

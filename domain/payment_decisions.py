@@ -96,6 +96,7 @@ def _authorize_again(payment: Payment, command: Authorize) -> tuple[PaymentFact,
         raise AlreadyStarted(status=payment.status)
     if command.amount.currency != payment.amount.currency:
         raise CurrencyMismatch(expected=payment.amount.currency, given=command.amount.currency)
+    _nothing_in_flight(payment, "void")  # its confirmation would be taken for the release of the new reserve
     chargeable(command.amount.minor, command.amount.currency)
     return (_started(command, attempt=payment.attempt + 1),)
 
@@ -148,12 +149,18 @@ def _nothing_in_flight(payment: Payment, *kinds: Stage) -> None:
 
 def _record(payment: Payment, outcome: Outcome) -> tuple[PaymentFact, ...]:
     if isinstance(outcome, RecordExpired):
-        return (Expired(amount=payment.capturable, evidence=outcome.evidence),) if _expirable(payment) else ()
+        if not _expirable(payment):
+            return ()
+        _nothing_in_flight(payment, "capture")  # whether that money was taken or ran out is not known yet
+        return (Expired(amount=payment.capturable, evidence=outcome.evidence),)
     operation = payment.operations.get(outcome.operation)
     if operation is None:
         raise OutcomeMismatch(operation=outcome.operation, expected="an operation of this payment", confirmed="none")
     if operation.outcome != "open":
         return ()
+    kind = _OUTCOME_OF.get(type(outcome), operation.kind)
+    if kind != operation.kind:
+        raise OutcomeMismatch(operation=outcome.operation, expected=operation.kind, confirmed=kind)
     match outcome:
         case RecordAuthorized():
             _confirmed(outcome.operation, operation.amount, outcome.amount)
@@ -172,6 +179,16 @@ def _record(payment: Payment, outcome: Outcome) -> tuple[PaymentFact, ...]:
             return _failed(payment, operation, outcome)
         case _:
             assert_never(outcome)
+
+
+# Which kind of operation an outcome answers; a failure answers any.
+_OUTCOME_OF: dict[type[Outcome], Stage] = {
+    RecordAuthorized: "authorize",
+    RecordActionRequired: "authorize",
+    RecordCaptured: "capture",
+    RecordVoided: "void",
+    RecordRefunded: "refund",
+}
 
 
 def _expirable(payment: Payment) -> bool:
@@ -208,6 +225,6 @@ def _action_required(outcome: RecordActionRequired) -> ActionRequired:
 
 def _failed(payment: Payment, operation: Operation, outcome: RecordFailed) -> tuple[PaymentFact, ...]:
     failed = Failed(outcome.operation, operation.kind, outcome.failure, outcome.evidence, outcome.payment_intent)
-    if outcome.expired and _expirable(payment):
+    if outcome.expired and operation.kind != "refund" and _expirable(payment):
         return failed, Expired(amount=payment.capturable, evidence=outcome.evidence)
     return (failed,)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from msgspec import Struct
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 MIN_SECRET_BYTES = 32
 ENCRYPTION_KEY_BYTES = 32
@@ -61,6 +63,10 @@ def read(environ: Mapping[str, str]) -> Settings:
         problems.append(
             f"ENCRYPTION_KEY must be {ENCRYPTION_KEY_BYTES} bytes in hex (several, for rotation, with commas)"
         )
+    if not {"host", "user", "dbname"} <= _parts(environ.get("DATABASE_URL", "")):
+        problems.append(
+            "DATABASE_URL must name a host, a user and a database: postgresql://user:password@host:5432/name"
+        )
     settings = Settings(
         database_url=required("DATABASE_URL"),
         stripe_api_key=required("STRIPE_API_KEY"),
@@ -77,3 +83,10 @@ def read(environ: Mapping[str, str]) -> Settings:
     if problems:
         raise SettingsInvalid("; ".join(problems))
     return settings
+
+
+def _parts(database_url: str) -> set[str]:
+    try:
+        return {name for name, value in conninfo_to_dict(database_url).items() if value}
+    except ProgrammingError:
+        return set()

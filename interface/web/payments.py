@@ -191,7 +191,7 @@ async def newest(
     after: After = None,
 ) -> PaymentPage:
     """Payments, newest first."""
-    wanted = Wanted(status, customer, order, moment(since, "from"), moment(until, "to"), read_uuid_cursor(cursor))
+    wanted = Wanted(status, customer, order, moment(since), moment(until), read_uuid_cursor(cursor))
     await wait_for(services, payment_status.NAME, after)
     async with services.queries.connection() as conn:
         found = await payment_status.newest(conn, wanted, limit + 1)

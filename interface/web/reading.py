@@ -1,35 +1,30 @@
-"""Reads a request body strictly and names everything that is wrong with it at once."""
+"""Reads a request strictly and names everything that is wrong with it at once."""
 
 import re
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 from litestar import Request
 from litestar.params import ParameterKwarg
 from litestar.typing import FieldDefinition
-from msgspec import Struct, structs
+from msgspec import Raw, Struct, structs
 
+from interface.web.card_numbers import fields_with_card_numbers
 from interface.web.problems import FieldError, ProblemError, bad_request, problem
+from interface.web.requests import FORMATS
 
 MAX_BODY_BYTES = 64 * 1024
 _AT = re.compile(r" - at `\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
-# Digits as they stand on a card, with the separators people type, not inside a longer number.
-_DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)")
-_CARD = re.compile(r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}")
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 async def check_request(request: Request[Any, Any, Any]) -> None:
     """Runs before every handler of `/v1`. Raises ProblemError (400, 413, 415)."""
     parameters = request.route_handler.parsed_fn_signature.parameters
-    known = {name for parameter in parameters.values() if (name := _query_name(parameter))}
-    unknown = [
-        FieldError("is not a known parameter", parameter=name[:100])
-        for name in request.query_params
-        if name not in known
-    ]
-    if unknown:
-        raise bad_request(*unknown)
+    wrong = _wrong_parameters(request, list(parameters.values()))
+    if wrong:
+        raise bad_request(*wrong)
     if "data" not in parameters:
         return
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
@@ -38,41 +33,92 @@ async def check_request(request: Request[Any, Any, Any]) -> None:
     read(await request.body(), parameters["data"].annotation)
 
 
-def _query_name(parameter: FieldDefinition) -> str | None:
-    definition = parameter.kwarg_definition
-    return definition.query if isinstance(definition, ParameterKwarg) else None
+# --- Parameters and headers --------------------------------------------------------------------------------------
+
+
+def _wrong_parameters(request: Request[Any, Any, Any], parameters: list[FieldDefinition]) -> list[FieldError]:
+    wrong, known = [], set()
+    for parameter in parameters:
+        definition = parameter.kwarg_definition
+        if not isinstance(definition, ParameterKwarg):
+            continue
+        if definition.query:
+            known.add(definition.query)
+            given = request.query_params.getall(definition.query, [])
+            said = "is given more than once" if len(given) > 1 else _said(parameter, definition, given)
+            wrong += [FieldError(said, parameter=definition.query)] if said else []
+        elif definition.header:
+            value = request.headers.get(definition.header)
+            said = _said(parameter, definition, [] if value is None else [value])
+            wrong += [FieldError(said, header=definition.header)] if said else []
+    unknown = dict.fromkeys(name for name in request.query_params if name not in known)
+    return wrong + [FieldError("is not a known parameter", parameter=name[:100]) for name in unknown]
+
+
+def _said(parameter: FieldDefinition, definition: ParameterKwarg, given: list[str]) -> str | None:
+    """What is wrong with a parameter's text, as its definition has it."""
+    if not given:
+        return None if parameter.is_optional or parameter.has_default else "is required"
+    text, name = given[0], definition.query or definition.header
+    if parameter.has_inner_subclass_of(int) or parameter.is_subclass_of(int):
+        return _number_said(text, definition)
+    choices = _choices(parameter.annotation)
+    if choices and text not in choices:
+        return f"must be one of {', '.join(choices)}"
+    if definition.max_length is not None and len(text) > definition.max_length:
+        return f"must have at most {definition.max_length} characters"
+    if definition.pattern is not None and not re.search(definition.pattern, text):
+        return "has a character that cannot stand here" if text else "must not be empty"
+    return FORMATS[name](text) if name in FORMATS else None
+
+
+def _number_said(text: str, definition: ParameterKwarg) -> str | None:
+    low, high = definition.ge, definition.le
+    whole = int(text) if _WHOLE.fullmatch(text) else None
+    if whole is None or (low is not None and whole < low) or (high is not None and whole > high):
+        return f"must be a whole number from {low} to {high}"
+    return None
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next((found for part in get_args(annotation) if (found := _choices(part))), ())
+
+
+# --- Bodies ------------------------------------------------------------------------------------------------------
 
 
 def read(body: bytes, into: type[Struct]) -> Struct:
     """The body as a struct. Raises ProblemError naming each wrong field by its JSON pointer."""
     try:
         value = msgspec.json.decode(body, type=into)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
         raise bad_request(*_wrong_fields(body, into)) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise bad_request(FieldError("the body is not well-formed JSON", pointer="#")) from None
-    numbers = [
-        FieldError("a card number must not be sent here", pointer=f"#/{name}") for name in _with_card_number(value)
-    ]
+    numbers = fields_with_card_numbers(value)
     if numbers:
-        raise bad_request(*numbers)
+        said = "a card number must not be sent here"
+        raise bad_request(*(FieldError(said, pointer=f"#/{name}") for name in numbers))
     return value
 
 
 def _wrong_fields(body: bytes, into: type[Struct]) -> list[FieldError]:
-    given = msgspec.json.decode(body)
-    if not isinstance(given, dict):
+    try:
+        msgspec.json.decode(body, type=Raw)
+        given = msgspec.json.decode(body, type=dict[str, Raw])
+    except msgspec.ValidationError:
         return [FieldError("the body must be a JSON object", pointer="#")]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return [FieldError("the body is not well-formed JSON", pointer="#")]
     fields = {field.encode_name: field for field in structs.fields(into)}
     wrong = [FieldError("is not a known field", pointer=f"#/{_escaped(name)}") for name in given if name not in fields]
     for name, field in fields.items():
         if name not in given:
-            if field.required:
-                wrong.append(FieldError("is required", pointer=f"#/{name}"))
+            wrong += [FieldError("is required", pointer=f"#/{name}")] if field.required else []
             continue
         try:
-            msgspec.convert(given[name], field.type)
-        except msgspec.ValidationError as error:
+            msgspec.json.decode(given[name], type=field.type)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError) as error:
             wrong.append(_located(name, str(error)))
     return wrong or [FieldError("the body does not have the required form", pointer="#")]
 
@@ -87,31 +133,3 @@ def _located(name: str, message: str) -> FieldError:
 def _escaped(name: str) -> str:
     """RFC 6901, and short enough to repeat."""
     return name[:100].replace("~", "~0").replace("/", "~1")
-
-
-# --- Card numbers never enter ------------------------------------------------------------------------------------
-
-
-def _with_card_number(value: Struct) -> list[str]:
-    found = []
-    for name in value.__struct_fields__:
-        part = getattr(value, name)
-        texts = [part] if isinstance(part, str) else [*part, *part.values()] if isinstance(part, dict) else []
-        if any(holds_card_number(text) for text in texts):
-            found.append(name)
-    return found
-
-
-def holds_card_number(text: str) -> bool:
-    """Whether a payment card's number stands in the text: a known issuer's digits whose check digit is right."""
-    for match in _DIGITS.finditer(text):
-        digits = re.sub(r"\D", "", match[0])
-        if _CARD.fullmatch(digits) and _luhn(digits):
-            return True
-    return False
-
-
-def _luhn(digits: str) -> bool:
-    """ISO/IEC 7812-1's check digit."""
-    doubled = (int(digit) * (2 if place % 2 else 1) for place, digit in enumerate(reversed(digits)))
-    return sum(number - 9 if number > 9 else number for number in doubled) % 10 == 0

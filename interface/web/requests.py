@@ -1,10 +1,10 @@
 """What `/v1` accepts: bodies, headers and query parameters, and how they become wishes."""
 
 import base64
-import binascii
 import re
-from datetime import datetime
-from typing import Annotated, Literal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
 
 from litestar.params import Parameter
@@ -23,12 +23,14 @@ DEFAULT_PAGE = 20
 MAX_KEY_LENGTH = 255
 MAX_VERSIONS = 10
 
-NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
+# `$` alone would let a line feed stand behind it.
+END = r"$(?!\n)"
+NO_CONTROLS = r"^[^\x00-\x1f\x7f]*" + END
 
 Amount = Annotated[int, Meta(ge=1, le=MAX_AMOUNT, description="Whole minor units (cents), at least 1.")]
 Reference = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROLS)]
-Text = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*$")]
-MetadataKey = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^(?!payledger_)[^\[\]\x00]*$")]
+Text = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*" + END)]
+MetadataKey = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^(?!payledger_)[^\[\]\x00]*" + END)]
 Metadata = Annotated[dict[MetadataKey, Text], Meta(max_length=MAX_METADATA)]
 
 
@@ -39,8 +41,8 @@ class AuthorizeBody(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     amount: Amount
-    currency: Annotated[str, Meta(pattern="^[a-z]{3}$", description="ISO 4217, lower case.")]
-    payment_method: Annotated[str, Meta(pattern="^(pm|tok)_[A-Za-z0-9_]+$", max_length=200)]
+    currency: Annotated[str, Meta(pattern="^[a-z]{3}" + END, description="ISO 4217, lower case.")]
+    payment_method: Annotated[str, Meta(pattern="^(pm|tok)_[A-Za-z0-9_]+" + END, max_length=200)]
     capture: CaptureMethod
     customer: Reference | None = None
     order: Reference | None = None
@@ -65,7 +67,7 @@ IdempotencyKey = Annotated[
         header="Idempotency-Key",
         min_length=1,
         max_length=MAX_KEY_LENGTH,
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=r"^[\x21-\x7e]+" + END,
         description="The caller's name for this wish: the same key and body are carried out once, however often sent.",
     ),
 ]
@@ -82,6 +84,7 @@ After = Annotated[
 Limit = Annotated[int, Parameter(query="limit", ge=1, le=MAX_PAGE, description="Entries on a page.")]
 Cursor = Annotated[str | None, Parameter(query="cursor", max_length=400, description="From `next_cursor`.")]
 
+_RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _VERSION = re.compile(r'(?:W/)?"(\d{1,18})"')
 
 
@@ -95,17 +98,17 @@ def versions(if_match: str | None) -> frozenset[int] | None:
     return frozenset(int(tag[1]) for tag in tags if tag)
 
 
-def moment(text: str | None, name: Literal["from", "to"]) -> datetime | None:
-    """An RFC 3339 time with its offset. Raises ProblemError."""
-    if text is None:
-        return None
+def moment(text: str | None) -> datetime | None:
+    """An RFC 3339 time with its offset, once it is known to be one."""
+    return datetime.fromisoformat(text) if text is not None else None
+
+
+def _moment_said(text: str) -> str | None:
+    said = "must be a time with its offset, such as 2026-11-20T12:00:00Z"
     try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        parsed = None
-    if parsed is None or parsed.tzinfo is None:
-        raise bad_request(FieldError("must be a time with its offset, such as 2026-11-20T12:00:00Z", parameter=name))
-    return parsed
+        return None if _RFC_3339.fullmatch(text) and datetime.fromisoformat(text).astimezone(UTC).year else said
+    except (ValueError, OverflowError):
+        return said
 
 
 def written_cursor(created_at: datetime, name: UUID | str) -> str:
@@ -114,17 +117,14 @@ def written_cursor(created_at: datetime, name: UUID | str) -> str:
 
 
 def read_cursor(cursor: str | None) -> tuple[datetime, str] | None:
-    """Raises ProblemError for anything that `written_cursor` did not write."""
+    """What `written_cursor` wrote. Raises ValueError for anything else."""
     if cursor is None:
         return None
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        at, _, name = text.partition(" ")
-        created_at = datetime.fromisoformat(at)
-    except (binascii.Error, ValueError):
-        raise _NOT_OURS from None
+    text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    at, _, name = text.partition(" ")
+    created_at = datetime.fromisoformat(at)
     if created_at.tzinfo is None or not name or "\x00" in name:
-        raise _NOT_OURS
+        raise ValueError(cursor)
     return created_at, name
 
 
@@ -134,7 +134,20 @@ def read_uuid_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
     try:
         return (read[0], UUID(read[1])) if read else None
     except ValueError:
-        raise _NOT_OURS from None
+        raise bad_request(FieldError("is not a cursor of this list", parameter="cursor")) from None
 
 
-_NOT_OURS = bad_request(FieldError("is not a cursor of this list", parameter="cursor"))
+def _cursor_said(text: str) -> str | None:
+    try:
+        read_cursor(text)
+    except ValueError:
+        return "is not a cursor of this list"
+    return None
+
+
+# Texts whose form is more than a pattern, by the name of their parameter: what is wrong with one, if anything.
+FORMATS: dict[str | None, Callable[[str], str | None]] = {
+    "from": _moment_said,
+    "to": _moment_said,
+    "cursor": _cursor_said,
+}
