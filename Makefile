@@ -36,8 +36,8 @@ check: setup ## Formatting, lint, types and the layers' contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## Measure each bar as a ratio inside one run
-	$(BIN)/python -m tests.bench
+bench: setup ## Measure each bar as a ratio inside one run (QUICK=1: in a minute; ONLY="append get": those)
+	$(BIN)/python -m tests.bench $(ONLY)
 
 clean: ## Remove what was installed and built (the data of `make run` stays in DATA)
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,8 +10,9 @@ position whose writer commits a moment later. Two readings, in this order, tell 
 Once all of (2) have ended, every position up to (1) is visible or never will be. Nothing is stored, writers do not
 know of it, and a transaction that is long but writes elsewhere is not waited for.
 
-What was learned holds as long as the database lives. After a crash it may draw again what was drawn and not yet
-written down, so a connection that is new to a horizon makes it forget: no connection outlives a crash.
+What was learned holds until the database crashes: then it may draw again what had been drawn and not written down.
+Its statistics begin anew with each recovery (also after the loss of one backend, when its start time stays), so the
+moment since which they count tells one life of the database from the next.
 
 A transaction that writes to the log and does not end holds every reader back, and no writer: a stall, which names it.
 """
@@ -20,7 +21,6 @@ from collections import deque
 from datetime import datetime
 from threading import Lock
 from typing import Any
-from weakref import WeakSet
 
 from msgspec import Struct
 from psycopg import Connection
@@ -77,7 +77,7 @@ class Horizon:
     def __init__(self, schema: str, table: str) -> None:
         self._pending: deque[Reading] = deque(maxlen=MAX_PENDING)
         self._safe = 0
-        self._known: WeakSet[Connection[Any]] = WeakSet()
+        self._life: datetime | None = None
         self._lock = Lock()
         self._drawn_statement = _drawn_statement(schema, table)
         self._writing_statement = _writing_statement(schema, table)
@@ -86,11 +86,10 @@ class Horizon:
     def advance(self, conn: Connection[Any]) -> int:
         """The last safe position as of now. `conn` must not be inside a transaction that has written to the log."""
         with self._lock, conn.cursor(row_factory=tuple_row) as cursor:
-            if conn not in self._known:
-                self._known.add(conn)
+            drawn, life = _one(cursor.execute(self._drawn_statement, prepare=True).fetchone())
+            if life != self._life:
+                self._life, self._safe = life, 0
                 self._pending.clear()
-                self._safe = 0
-            drawn = _one(cursor.execute(self._drawn_statement, prepare=True).fetchone())
             latest = self._pending[-1].drawn if self._pending else self._safe
             if drawn <= latest and not self._pending:
                 return self._safe
@@ -141,14 +140,17 @@ def _said(blocker: Blocker) -> str:
     return f"backend pid {blocker.pid} ({blocker.application or 'unnamed'}, in a transaction since {began})"
 
 
-def _one(row: tuple[Any, ...] | None) -> int:
+def _one(row: tuple[Any, ...] | None) -> tuple[int, datetime | None]:
     assert row is not None  # noqa: S101  a sequence always has one row
-    return int(row[0])
+    drawn, life = row
+    return drawn, life
 
 
 def _drawn_statement(schema: str, table: str) -> Composed:
     sequence = Identifier(schema, f"{table}_notification_id_seq")
-    return SQL("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {}").format(sequence)
+    return SQL(
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END, (SELECT stats_reset FROM pg_stat_bgwriter) FROM {}"
+    ).format(sequence)
 
 
 def _writing_statement(schema: str, table: str) -> Composed:

@@ -11,6 +11,7 @@ import click
 from interface import settings as configuration
 from interface.bootstrap import clock
 from interface.cli_audit import audit
+from interface.cli_projections import projections, rebuild
 from interface.sandbox.alive import watch_parent
 from interface.settings import DEFAULT_PORT, Settings, SettingsInvalid
 from interface.tokens import SCOPES, mint
@@ -101,6 +102,8 @@ def token(subject: str, scopes: tuple[str, ...], data: Path) -> None:
 
 
 main.add_command(audit)
+main.add_command(projections)
+main.add_command(rebuild)
 
 
 def _settings() -> Settings:

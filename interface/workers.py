@@ -1,20 +1,20 @@
 """The processes that follow the log: `payledger project` and `payledger publish`."""
 
-import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event, Thread
 
 from application.event_store import Ledger
-from interface.bootstrap import PROJECTIONS, log_reader
+from interface.bootstrap import PROJECTIONS, log_reader, worker_name
 from interface.kafka.publisher import NAME, Publisher
 from interface.settings import Settings
 from interface.signals import LOG_GREW, listen
 from projections.engine import Engine, Projection
 
-log = logging.getLogger(__name__)
-
 STOP_TIMEOUT_S = 10
+# A batch of the publisher's is in flight at once.
+MAX_PUBLISHED = 1_000
 
 
 def project(settings: Settings) -> None:
@@ -24,9 +24,16 @@ def project(settings: Settings) -> None:
 
 def publish(settings: Settings) -> None:
     """Publish facts to Kafka until told to stop."""
+    with publishing(settings) as projection:
+        _follow(settings, [projection])
+
+
+@contextmanager
+def publishing(settings: Settings) -> Iterator[Projection]:
+    """The publisher, as the projection it is."""
     publisher = Publisher(settings.kafka_bootstrap_servers, settings.kafka_topic)
     try:
-        _follow(settings, [Projection(NAME, publisher.publish)])
+        yield Projection(NAME, publisher.publish, MAX_PUBLISHED)
     finally:
         publisher.close()
 
@@ -35,8 +42,10 @@ def _follow(settings: Settings, projections: Sequence[Projection]) -> None:
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    ledger = Ledger(settings.database_url, pool_size=len(projections) + 1)
-    engines = [Engine(projection, log_reader(ledger), settings.database_url) for projection in projections]
+    ledger = Ledger(settings.database_url, pool_size=2 * len(projections))
+    engines = [
+        Engine(projection, log_reader(ledger), settings.database_url, worker_name()) for projection in projections
+    ]
     threads = [
         Thread(target=engine.run, name=projection.name, daemon=True)
         for engine, projection in zip(engines, projections, strict=True)

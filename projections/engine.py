@@ -2,11 +2,16 @@
 
 Read a batch behind the horizon, fold it in memory, write the rows and the checkpoint in one transaction. A checkpoint
 is the position of a fact that was read, never the horizon itself: a position that was drawn and lost in a crash of the
-database may be drawn again. Several instances may run; an advisory lock lets one work at a time.
+database may be drawn again.
+
+Several instances may run; an advisory lock lets one work at a time, and the next takes over when its session ends. The
+checkpoint is the fence: it moves only from where the worker read it, and its row is locked while rows are written. So
+whoever was deposed without noticing writes nothing, and whoever holds that row (a retry, a rebuild) works undisturbed.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any, Protocol
 from uuid import UUID
@@ -16,20 +21,27 @@ from msgspec import Struct
 from psycopg import Connection
 
 from domain.envelope import Envelope
-from projections.payment_rows import StreamFailed
+from projections import parking
+from projections.parking import Apply, Failure, TooManyParked, Unreadable
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 1_000
+MAX_BATCH = 5_000
+# From this size on a batch means that more is waiting: the next is read while this one is written.
+FULL_ENOUGH = 1_000
 # An idle engine looks at the log this often even if nobody wakes it.
 IDLE_S = 1.0
-# A standby engine asks this often whether the working one has died.
-STANDBY_S = 1.0
-# After a lost connection the next try waits this long.
+# A standby queues for the lock so long at a time: waiting in the database holds back its clean-up.
+STANDBY_MS = 1_000
+# After a lost connection the next try waits this long; after an alarm, so long.
 RECONNECT_S = 0.5
+ALARM_S = 5.0
 CONNECT_TIMEOUT_S = 5
+# A worker that froze or whose machine is gone loses its session, and with it the lock, about so soon.
+SESSION = "-c idle_in_transaction_session_timeout=60s -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2"
 # "pay" as a number: the first key of the advisory locks, so that they cannot meet somebody else's.
 LOCK_SPACE = 0x706179
+# "NAME POSITION" when a read model has moved on.
 CHANNEL = "projected"
 
 
@@ -37,98 +49,168 @@ class Away(Exception):  # noqa: N818  it says what is so
     """What the facts are brought to does not answer now. Nothing was lost; the batch is tried again later."""
 
 
-class Unreadable(Struct, frozen=True):
-    """A row of the log that this version cannot read."""
+class Deposed(Exception):  # noqa: N818  it says what is so
+    """Another worker has moved the checkpoint. Nothing was written."""
 
-    stream: UUID
-    version: int
-    position: int
-    reason: str
+
+# What is no fault of the facts: the same batch may succeed later.
+PASSING = (psycopg.OperationalError, psycopg.InterfaceError, Away)
 
 
 class Log(Protocol):
-    def __call__(self, after: int, limit: int) -> Sequence[Envelope | Unreadable]:
-        """Up to `limit` facts after a position, in order and without a gap."""
+    def __call__(self, after: int, limit: int, /) -> Sequence[Envelope | Unreadable]:
+        """Up to `limit` facts after a position, or fewer when they are large; in order and without a gap."""
         ...
 
 
 class Projection(Struct, frozen=True):
-    """A read model: its name, and what brings it up to a batch of facts (raises StreamFailed or Away)."""
+    """A name, and what brings its rows up to a batch of facts: it answers the streams that it could not apply."""
 
     name: str
-    apply: Callable[[Connection[Any], Sequence[Envelope]], None]
+    apply: Apply
+    max_batch: int = MAX_BATCH
+
+
+class ReadModel(Struct, frozen=True):
+    """A projection whose rows are tables here: `apply` writes to those of that name plus a suffix."""
+
+    name: str
+    tables: tuple[str, ...]
+    apply: Callable[[Connection[Any], Sequence[Envelope], str], Sequence[Failure]]
+
+    def projection(self, suffix: str = "") -> Projection:
+        """The one that serves, or one beside it."""
+        return Projection(self.name + suffix, lambda conn, facts: self.apply(conn, facts, suffix))
 
 
 class Engine:
     """Works one projection until it is stopped. `wake` is set whenever the log may have grown."""
 
-    def __init__(self, projection: Projection, read: Log, database_url: str) -> None:
+    def __init__(self, projection: Projection, read: Log, database_url: str, worker: str = "payledger") -> None:
+        """`worker` is what the database calls the session: who works the projection, and where."""
         self._projection = projection
+        self._name = projection.name
         self._read = read
         self._database_url = database_url
+        self._worker = worker
         self.wake = Event()
         self._stopping = Event()
+        self._reader: ThreadPoolExecutor | None = None
+        self._ahead: tuple[int, Future[Sequence[Envelope | Unreadable]]] | None = None
 
     def stop(self) -> None:
         self._stopping.set()
         self.wake.set()
 
     def run(self) -> None:
-        """Work until stopped, through lost connections and restarts of the database."""
+        """Work until stopped, through lost connections, restarts of the database and errors of our own."""
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(self._database_url, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True) as conn:
+                with connect(self._database_url, self._worker) as conn:
                     self._work(conn)
-            except (psycopg.OperationalError, Away) as error:
-                log.warning("%s waits: %s does not answer", self._projection.name, type(error).__name__)
+            except (*PASSING, Deposed) as error:
+                log.warning("%s waits: %s", self._name, type(error).__name__)
                 self._stopping.wait(RECONNECT_S)
+            except Exception as error:  # noqa: BLE001  a thread that ends here would be missed by nobody
+                log.critical("projection %s STOPPED: %s at %s", self._name, type(error).__name__, parking.where(error))
+                self._stopping.wait(ALARM_S)
+        if self._reader:
+            self._reader.shutdown(cancel_futures=True)
 
     def _work(self, conn: Connection[Any]) -> None:
-        while not self._stopping.is_set() and not self._mine(conn):
-            self._stopping.wait(STANDBY_S)
+        while not self._stopping.is_set() and not take_over(conn, self._name):
+            pass
         while not self._stopping.is_set():
             self.wake.clear()
-            if not self.step(conn):
+            try:
+                worked = self.step(conn)
+            except (*PASSING, Deposed):
+                raise
+            except Exception as error:
+                _tell_stopped(conn, self._name, error)
+                raise
+            if not worked:
                 self.wake.wait(IDLE_S)
 
-    def _mine(self, conn: Connection[Any]) -> bool:
-        query = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
-        row = conn.execute(query, (LOCK_SPACE, self._projection.name)).fetchone()
-        return bool(row and row[0])
+    def step(self, conn: Connection[Any], upto: int | None = None) -> int:
+        """Apply the next batch, at most up to a position; answer how many facts it had.
 
-    def step(self, conn: Connection[Any]) -> int:
-        """Apply the next batch; answer how many facts it had. Raises psycopg.OperationalError."""
-        position = checkpoint(conn, self._projection.name)
-        batch = self._read(position, MAX_BATCH)
+        Raises Deposed and TooManyParked, and whatever is PASSING.
+        """
+        position = checkpoint(conn, self._name)
+        batch = self._batch(position)
+        if upto is not None:
+            batch = [row for row in batch if (row.position or 0) <= upto]
         if batch:
-            self._apply(conn, batch)
+            with conn.transaction():
+                _advance(conn, self._name, position, batch[-1].position or 0)
+                # Read under the checkpoint's lock: a retry may just have brought a stream back.
+                self._settle(conn, batch, parking.aside(conn, self._name))
         return len(batch)
 
-    def _apply(self, conn: Connection[Any], batch: Sequence[Envelope | Unreadable]) -> None:
-        """Apply a batch, setting aside each stream that fails, until the rest goes through."""
-        parked = _parked(conn, self._projection.name)
-        for row in batch:
-            if isinstance(row, Unreadable) and row.stream not in parked:
-                parked.add(row.stream)
-                self._park(conn, row.stream, row.position, row.reason)
-        while True:
-            facts = [fact for fact in batch if isinstance(fact, Envelope) and fact.stream not in parked]
-            try:
-                with conn.transaction():
-                    self._projection.apply(conn, facts)
-                    _advance(conn, self._projection.name, batch[-1].position or 0)
-            except StreamFailed as failure:
-                parked.add(failure.stream)
-                self._park(conn, failure.stream, failure.position, failure.reason)
-            else:
-                return
+    def retry(
+        self, conn: Connection[Any], stream: UUID, read: Callable[[UUID], Sequence[Envelope | Unreadable]]
+    ) -> bool:
+        """Apply what a parked stream missed, in order; answer whether it is back. It may run beside a worker."""
+        with conn.transaction():
+            upto = hold(conn, self._name)
+            query = "SELECT position FROM parked WHERE projection = %s AND stream = %s"
+            row = conn.execute(query, (self._name, stream)).fetchone()
+            if row is None:
+                return True
+            missed = [fact for fact in read(stream) if row[0] <= (fact.position or 0) <= upto]
+            failed = self._settle(conn, missed, frozenset())
+            if not failed:
+                parking.unpark(conn, self._name, stream)
+            return not failed
 
-    def _park(self, conn: Connection[Any], stream: UUID, position: int, reason: str) -> None:
-        log.error("projection %s parks stream %s at %s: %s", self._projection.name, stream, position, reason)
-        conn.execute(
-            "INSERT INTO parked (projection, stream, position, reason) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (self._projection.name, stream, position, reason[:1000]),
-        )
+    def _settle(self, conn: Connection[Any], rows: Sequence[Envelope | Unreadable], parked: frozenset[UUID]) -> int:
+        """Apply what can be applied and park the rest, in the caller's transaction; answer how many streams failed."""
+        facts, unreadable = parking.sorted_out(rows, parked)
+        failures = parking.apply_around(conn, self._projection.apply, facts, PASSING) + unreadable
+        if failures:
+            parking.park(conn, self._name, failures, len(parked))
+        for failure in failures:
+            log.error("%s parks stream %s at position %s", self._name, failure.stream, failure.position)
+        return len(failures)
+
+    def _batch(self, position: int) -> Sequence[Envelope | Unreadable]:
+        ahead, self._ahead = self._ahead, None
+        limit = self._projection.max_batch
+        batch = ahead[1].result() if ahead and ahead[0] == position else self._read(position, limit)
+        if len(batch) >= FULL_ENOUGH and batch[-1].position:
+            self._reader = self._reader or ThreadPoolExecutor(1, thread_name_prefix=f"{self._name} reads")
+            self._ahead = batch[-1].position, self._reader.submit(self._read, batch[-1].position, limit)
+        return batch
+
+
+# --- One worker --------------------------------------------------------------------------------------------------
+
+
+def connect(database_url: str, worker: str) -> Connection[Any]:
+    options = psycopg.conninfo.conninfo_to_dict(database_url).get("options") or ""
+    return psycopg.connect(
+        database_url,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        autocommit=True,
+        application_name=worker,
+        options=f"{options} {SESSION}".strip(),
+    )
+
+
+def take_over(conn: Connection[Any], projection: str, wait_ms: int = STANDBY_MS) -> bool:
+    """Queue for a projection, at most so long; the lock is the session's and ends with it."""
+    try:
+        with conn.transaction():
+            conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{wait_ms}ms",))
+            conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (LOCK_SPACE, projection))
+    except psycopg.errors.LockNotAvailable:
+        return False
+    conn.execute("INSERT INTO checkpoints (projection, position) VALUES (%s, 0) ON CONFLICT DO NOTHING", (projection,))
+    return True
+
+
+# --- Checkpoint --------------------------------------------------------------------------------------------------
 
 
 def checkpoint(conn: Connection[Any], projection: str) -> int:
@@ -137,17 +219,24 @@ def checkpoint(conn: Connection[Any], projection: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _advance(conn: Connection[Any], projection: str, position: int) -> None:
-    conn.execute(
-        "INSERT INTO checkpoints (projection, position) VALUES (%s, %s)"
-        " ON CONFLICT (projection) DO UPDATE SET position = excluded.position",
-        (projection, position),
-        prepare=True,
-    )
+def hold(conn: Connection[Any], projection: str) -> int:
+    """The checkpoint, which does not move until the caller's transaction ends."""
+    query = "SELECT position FROM checkpoints WHERE projection = %s FOR UPDATE"
+    row = conn.execute(query, (projection,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _advance(conn: Connection[Any], projection: str, before: int, position: int) -> None:
+    # NULL for NULL costs nothing; a worker that goes on again has stopped no more.
+    query = "UPDATE checkpoints SET position = %s, stopped = NULL WHERE projection = %s AND position = %s"
+    if not conn.execute(query, (position, projection, before), prepare=True).rowcount:
+        raise Deposed(projection)
     # Whoever waits to read their own writes hears of it when the rows are there, not before.
     conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{projection} {position}"), prepare=True)
 
 
-def _parked(conn: Connection[Any], projection: str) -> set[UUID]:
-    rows = conn.execute("SELECT stream FROM parked WHERE projection = %s", (projection,), prepare=True).fetchall()
-    return {row[0] for row in rows}
+def _tell_stopped(conn: Connection[Any], projection: str, error: Exception) -> None:
+    """Leave word where everybody looks; it is gone when the checkpoint moves again."""
+    reason = str(error) if isinstance(error, TooManyParked) else type(error).__name__
+    conn.execute("UPDATE checkpoints SET stopped = %s WHERE projection = %s", (reason, projection))
+    parking.tell_trouble(conn, projection)

@@ -9,8 +9,10 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
+from interface.log_watch import before_stopping
+from interface.metrics import metered
 from interface.services import Services
-from interface.web import health, orders, payments
+from interface.web import events, health, metrics, orders, payments, returning
 from interface.web.problems import HANDLERS
 from interface.web.reading import MAX_BODY_BYTES
 
@@ -28,19 +30,35 @@ def create_app(services: Services) -> Litestar:
         app.state.tokens = services.tokens
         await services.open()
         try:
-            yield
+            with before_stopping(services.log.leave):
+                yield
         finally:
             await services.close()
 
-    return Litestar(
-        route_handlers=[health.health, health.ready, payments.router, orders.router],
-        dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
+    gauges = metrics.Gauges(services)
+    app = Litestar(
+        route_handlers=[
+            health.health,
+            health.ready,
+            metrics.metrics,
+            returning.returned,
+            payments.router,
+            orders.router,
+            events.router,
+        ],
+        dependencies={
+            "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
+            "gauges": Provide(lambda: gauges, sync_to_thread=False, use_cache=True),
+        },
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         openapi_config=_openapi(),
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,
     )
+    # Around everything, so that what no route answers is counted, too.
+    app.asgi_handler = metered(app.asgi_handler, services.metrics)
+    return app
 
 
 def _openapi() -> OpenAPIConfig:

@@ -1,0 +1,275 @@
+"""`kill -9` of any process, and of all, while payments are made: nothing that was answered is lost or done twice."""
+
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import httpx
+import pytest
+
+from tests.processes import eventually
+from tests.system import HEAL_S, VISA, System, running
+
+CALLERS = 3
+ENOUGH = 15
+PACE_S = 0.2
+TAKEN, GIVEN_BACK = 60_00, 10_00
+MONEY = ("amount_authorized", "amount_captured", "amount_refunded")
+FACTS_OF = {
+    "automatic": ["AuthorizationStarted", "Authorized", "Captured"],
+    "manual": ["AuthorizationStarted", "Authorized"],
+    "captures": ["CaptureStarted", "Captured"],
+    "refunds": ["RefundStarted", "Refunded"],
+}
+
+
+@dataclass
+class Wish:
+    """A command, and what was answered to it: nothing when the connection broke."""
+
+    path: str
+    body: dict[str, Any]
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    status: int | None = None
+    answer: Any = None
+
+    def send(self, system: System) -> httpx.Response | None:
+        try:
+            answer = system.post(self.path, self.body, key=self.key)
+        except httpx.TransportError:
+            return None
+        self.status, self.answer = answer.status_code, answer.json()
+        return answer
+
+    @property
+    def facts(self) -> list[str]:
+        """The facts that an answer of success promises."""
+        return FACTS_OF[self.body.get("capture") or self.path.rpartition("/")[2]]
+
+
+class Load:
+    """Callers that make payments of one order, one after the other, until told to stop."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.order = f"order-{uuid.uuid4()}"
+        self.wishes: list[Wish] = []
+        self._stop = threading.Event()
+        self._callers = [threading.Thread(target=self._run, args=(index,)) for index in range(CALLERS)]
+
+    def __enter__(self) -> Self:
+        for caller in self._callers:
+            caller.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for caller in self._callers:
+            caller.join()
+        strange = [wish for wish in self.wishes if wish.status not in {None, 201, 202, 503}]
+        assert not strange, "only success, not knowing, not now, and no answer at all"
+
+    def go_on(self) -> None:
+        """Wait for a number of payments more."""
+        wanted = self._done() + ENOUGH
+        eventually(lambda: self._done() >= wanted, HEAL_S)
+
+    def _done(self) -> int:
+        return sum(wish.status == 201 for wish in list(self.wishes))
+
+    def _run(self, index: int) -> None:
+        count = index
+        while not self._stop.is_set():
+            count += 1
+            self._one_payment("automatic" if count % 2 else "manual")
+
+    def _one_payment(self, capture: str) -> None:
+        payment = self._wish("/v1/payments", VISA | {"capture": capture, "order": self.order})
+        steps = (("refunds", GIVEN_BACK),) if capture == "automatic" else (("captures", TAKEN), ("refunds", GIVEN_BACK))
+        for operation, amount in steps:
+            if payment is None:
+                return
+            payment = self._wish(f"/v1/payments/{payment['id']}/{operation}", {"amount": amount})
+
+    def _wish(self, path: str, body: dict[str, Any]) -> Any:
+        """The payment, when the wish was granted."""
+        wish = Wish(path, body)
+        self.wishes.append(wish)
+        wish.send(self.system)
+        if wish.status == 201:
+            return wish.answer
+        self._stop.wait(PACE_S)
+        return None
+
+
+# What must hold afterwards
+
+
+def nothing_is_lost(load: Load) -> None:
+    """Every answer stands: in the log, in the read models, at Stripe and on Kafka."""
+    system = load.system
+    promised, settled = promises(load)
+    state = system.state()
+    every_intent_is_explained(system, state)
+    positions = []
+    totals = dict.fromkeys(MONEY, 0)
+    for payment_id, words in promised.items():
+        facts = system.facts(payment_id)
+        history = [fact["type"] for fact in facts]
+        assert [fact["version"] for fact in facts] == list(range(1, len(facts) + 1))
+        assert history[: len(words)] == words, "what was answered has happened"
+        assert payment_id not in settled or history == words, "and nothing else"
+        payment = system.payment(payment_id, after=facts[-1]["position"])
+        assert payment["version"] == len(facts)
+        stripe_agrees(state, payment, exactly=payment_id in settled)
+        positions.append(facts[-1]["position"])
+        totals = {name: total + payment[name] for name, total in totals.items()}
+    order = system.found(f"/v1/orders/{load.order}", after=max(positions))
+    assert {payment["id"] for payment in order["payments"]} >= set(promised)
+    if {payment["id"] for payment in order["payments"]} == set(promised):
+        assert order["totals"] == [{"currency": "usd", **totals}]
+    published_in_order(system, promised)
+
+
+def promises(load: Load) -> tuple[dict[str, list[str]], set[str]]:
+    """For each payment the facts that answers promised; and the payments of which no operation is open.
+
+    A wish that was not answered is sent again with its key, as its caller would.
+    """
+    promised: dict[str, list[str]] = {}
+    opened: set[str] = set()
+    for wish in load.wishes:
+        if wish.status in {None, 503}:
+            again = wish.send(load.system)
+            assert again is not None
+            assert again.status_code in {200, 201, 202, 409}, again.text
+        if wish.status in {200, 201}:
+            promised[wish.answer["id"]] = promised.get(wish.answer["id"], []) + wish.facts
+        elif wish.status == 202:
+            promised.setdefault(wish.answer["id"], [])
+            opened.add(wish.answer["id"])
+        else:
+            opened.add(wish.path.split("/")[3] if wish.path.count("/") > 2 else "")
+    return promised, set(promised) - opened
+
+
+def stripe_agrees(state: dict[str, Any], payment: dict[str, Any], *, exactly: bool) -> None:
+    """The money of a payment is the money of its PaymentIntent; while an operation is open, Stripe may be ahead."""
+    intents = [i for i in state["payment_intents"] if payment["id"] in i["metadata"].values()]
+    assert len(intents) <= 1, "charged twice"
+    if not intents:
+        assert not exactly
+        assert payment["status"] == "pending"
+        return
+    [intent] = intents
+    charges = [charge for charge in state["charges"] if charge["payment_intent"] == intent["id"]]
+    theirs = (intent["amount_received"], sum(charge["amount_refunded"] for charge in charges))
+    ours = (payment["amount_captured"], payment["amount_refunded"])
+    assert theirs == ours if exactly else all(a >= b for a, b in zip(theirs, ours, strict=True)), payment
+    if exactly:
+        assert intent["amount_capturable"] == payment["amount_capturable"]
+
+
+def every_intent_is_explained(system: System, state: dict[str, Any]) -> None:
+    for intent in state["payment_intents"]:
+        [first, *_] = system.facts(intent["metadata"]["payledger_payment"])
+        assert first["type"] == "AuthorizationStarted"
+        assert (first["data"]["amount"], first["data"]["currency"]) == (intent["amount"], intent["currency"])
+
+
+def published_in_order(system: System, payment_ids: Iterable[str]) -> None:
+    """A plain consumer sees every fact of each payment, in order; perhaps more than once, never one too early."""
+    missing = {fact["id"]: fact for payment_id in payment_ids for fact in system.facts(payment_id)}
+    wanted = dict(missing)
+    seen: dict[str, list[str]] = defaultdict(list)
+    consumer = system.consumer()
+
+    def all_arrived() -> bool:
+        for messages in consumer.poll(timeout_ms=200).values():
+            for message in messages:
+                fact_id = dict(message.headers)["ce_id"].decode()
+                seen[message.key.decode()].append(fact_id)
+                missing.pop(fact_id, None)
+        return not missing
+
+    try:
+        eventually(all_arrived, HEAL_S)
+    finally:
+        consumer.close()
+    for payment_id in payment_ids:
+        in_order = [fact_id for fact_id, fact in wanted.items() if fact["stream"] == payment_id]
+        assert [fact_id for fact_id in dict.fromkeys(seen[payment_id]) if fact_id in wanted] == in_order
+
+
+# One process
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[System]:
+    """A system of which processes are killed, and which heals before the next test."""
+    with running() as system:
+        yield system
+
+
+@pytest.mark.parametrize("process", ["api", "postgres", "broker", "stripe", "project", "publish"])
+def test_nothing_is_lost_when_one_process_is_killed(victim: System, process: str) -> None:
+    with Load(victim) as load:
+        load.go_on()
+        victim.kill(process)
+        load.go_on()
+    nothing_is_lost(load)
+
+
+def test_killing_the_api_again_and_again_charges_nobody_twice(victim: System) -> None:
+    with Load(victim) as load:
+        for _ in range(3):
+            load.go_on()
+            victim.kill("api")
+    nothing_is_lost(load)
+
+
+def test_what_was_left_open_can_be_asked_for_and_is_never_done_twice(victim: System) -> None:
+    """The caller whose connection broke sends the same wish again: one payment, one PaymentIntent."""
+    wish = Wish("/v1/payments", VISA | {"capture": "automatic"})
+    with victim.fault("POST /v1/payment_intents", "slow", delay_ms=3_000, times=1):
+        caller = threading.Thread(target=wish.send, args=(victim,))
+        before = victim.facts_in_log()
+        caller.start()
+        eventually(lambda: victim.facts_in_log() > before)
+        victim.kill("api")
+        caller.join()
+    assert wish.status is None
+    answers = [wish.send(victim) for _ in range(3)]
+    assert {answer.status_code for answer in answers if answer is not None} <= {200, 201, 202, 409}
+    assert wish.answer["status"] in {"pending", "captured"}
+    history = victim.facts(wish.answer["id"])
+    assert history[0]["type"] == "AuthorizationStarted"
+    state = victim.state()
+    stripe_agrees(state, victim.payment(wish.answer["id"], after=history[-1]["position"]), exactly=False)
+
+
+# All of them
+
+
+def test_yesterday_s_payments_are_there_when_everything_was_killed_or_stopped() -> None:
+    with running() as system:
+        with Load(system) as load:
+            load.go_on()
+            system.kill_everything()
+        system.start()
+        nothing_is_lost(load)
+        answered = [(wish, wish.answer) for wish in load.wishes if wish.status == 201]
+        for wish, first in answered:
+            again = wish.send(system)
+            assert again is not None
+            assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
+            assert again.json() == first
+        assert system.stop() == 0
+        system.start()
+        nothing_is_lost(load)
+        with Load(system) as today:
+            today.go_on()
+        nothing_is_lost(today)
