@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8003
 DATA   ?= .payledger
+WORKERS ?= 2
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -28,7 +29,7 @@ demo: setup ## Walk one payment through a running service, or start one and stop
 	@$(BIN)/payledger demo --data $(DATA)
 
 test: setup ## Run the whole test suite: real Postgres, Stripe's SDK over HTTP, Kafka over a socket
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: setup ## Formatting, lint, types and the layers' contracts
 	$(BIN)/ruff format --check .

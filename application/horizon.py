@@ -77,6 +77,7 @@ class Horizon:
     def __init__(self, schema: str, table: str) -> None:
         self._pending: deque[Reading] = deque(maxlen=MAX_PENDING)
         self._safe = 0
+        self._known = 0
         self._life: datetime | None = None
         self._lock = Lock()
         self._drawn_statement = _drawn_statement(schema, table)
@@ -92,14 +93,19 @@ class Horizon:
                 self._pending.clear()
             latest = self._pending[-1].drawn if self._pending else self._safe
             if drawn <= latest and not self._pending:
-                return self._safe
+                return max(self._safe, self._known)
             rows = cursor.execute(self._writing_statement, prepare=True).fetchall()
             writing = frozenset(str(row[0]) for row in rows)
             if drawn > latest:
                 self._pending.append(Reading(drawn, writing))
             while self._pending and self._pending[0].writing.isdisjoint(writing):
                 self._safe = self._pending.popleft().drawn
-            return self._safe
+            return max(self._safe, self._known)
+
+    def passed(self, position: int) -> None:
+        """Somebody read a fact at this position behind a horizon before: nothing up to it is waited for again."""
+        with self._lock:
+            self._known = max(self._known, position)
 
     def held_back(self) -> Reading | None:
         """The reading whose transactions are waited for now, with the last position drawn; None when nobody is."""

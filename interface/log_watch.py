@@ -21,6 +21,7 @@ from psycopg import Connection
 
 from application.event_store import Ledger
 from application.horizon import Lookout, Sight, Stall
+from interface.bootstrap import recall
 from interface.signals import CONNECT_TIMEOUT_S, LOG_GREW, RECONNECT_S
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ class LogWatch:
 
     def _watch(self, conn: Connection) -> None:
         conn.execute(f"LISTEN {LOG_GREW}".encode())
+        recall(self._ledger, conn)
         lookout = Lookout(self._ledger.recorder.horizon)
         pause_s = MIN_INTERVAL_S
         first = True

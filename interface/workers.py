@@ -2,15 +2,17 @@
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
+import psycopg
+
 from application.event_store import Ledger
-from interface.bootstrap import PROJECTIONS, log_reader, worker_name
+from interface.bootstrap import PROJECTIONS, fold_fast, log_reader, recall, worker_name
 from interface.kafka.publisher import NAME, Publisher
 from interface.settings import Settings
 from interface.signals import LOG_GREW, listen
-from projections.engine import Engine, Projection
+from projections.engine import Engine, Projection, connect
 
 STOP_TIMEOUT_S = 10
 # A batch of the publisher's is in flight at once.
@@ -39,10 +41,13 @@ def publishing(settings: Settings) -> Iterator[Projection]:
 
 
 def _follow(settings: Settings, projections: Sequence[Projection]) -> None:
+    fold_fast()
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     ledger = Ledger(settings.database_url, pool_size=2 * len(projections))
+    with suppress(psycopg.OperationalError), connect(settings.database_url, worker_name()) as conn:
+        recall(ledger, conn)  # a help at the start, not a need: the engines wait for the database
     engines = [
         Engine(projection, log_reader(ledger), settings.database_url, worker_name()) for projection in projections
     ]

@@ -35,7 +35,7 @@ class ReadSide:
         self.ledger = ledger
         self.conn = conn
         self.read = log_reader(ledger)
-        self._seconds = count()
+        self.seconds = count()  # since noon, of the facts that are appended
 
     # The log
 
@@ -112,7 +112,7 @@ class ReadSide:
             stream=stream,
             version=version,
             fact=fact,
-            at=NOON + timedelta(seconds=next(self._seconds)),
+            at=NOON + timedelta(seconds=next(self.seconds)),
             actor="cinema",
             operation="op_1",
             correlation="request-1",

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import count
 from threading import Event
 
 import psycopg
@@ -53,6 +54,8 @@ def test_however_the_log_is_cut_into_batches_the_rows_are_the_same(side: ReadSid
     side.append(*refunded(), stream=busy)
     again = side.append(*DECLINED, order="order_9")
     side.append(started("auth_2", attempt=2), stream=again)
+    side.seconds = count(-60)  # another process, whose clock is slow
+    side.captured(order="order_1")
     side.catch_up(payment_status.MODEL, orders.MODEL, limit=limit)
     assert side.rows() == side.folded()
     whole = side.all_rows(NAME, orders.PAYMENTS, orders.NAME)
@@ -67,6 +70,29 @@ def test_reading_ahead_while_writing_skips_nothing(side: ReadSide, monkeypatch: 
         side.captured()
     side.catch_up(limit=3)
     assert side.rows() == side.folded()
+
+
+def test_a_batch_that_was_cut_short_is_read_again_from_there(side: ReadSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "FULL_ENOUGH", 1)
+    for _ in range(3):
+        side.captured()
+    engine = side.engine(read=lambda after, _: side.read(after, 8))
+    assert take_over(side.conn, NAME)
+    engine.step(side.conn, upto=3)
+    assert side.checkpoint() == 3
+    while engine.step(side.conn):
+        pass
+    assert side.rows() == side.folded()
+
+
+def test_facts_that_were_applied_before_change_nothing(side: ReadSide) -> None:
+    for _ in range(3):
+        side.captured(order="order_1")
+    side.catch_up(payment_status.MODEL, orders.MODEL)
+    side.conn.execute("UPDATE checkpoints SET position = 0")
+    for model in (payment_status.MODEL, orders.MODEL):
+        side.engine(model, lambda after, _: side.read(after, 3)).step(side.conn)
+    assert side.rows() == side.rows(orders.PAYMENTS) == side.folded()
 
 
 def test_a_batch_ends_where_its_rows_hold_too_much(side: ReadSide, monkeypatch: pytest.MonkeyPatch) -> None:

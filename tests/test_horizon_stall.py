@@ -14,7 +14,9 @@ import pytest
 
 from application.event_store import Ledger
 from application.horizon import STALLED_AFTER_S, Blocker, Lookout, Sight, Stall
+from interface.bootstrap import recall
 from interface.log_watch import SAY_EVERY_S, LogWatch
+from interface.migrations import migrate
 from interface.sandbox.postgres import Postgres
 from tests.given import AUTHORIZED
 from tests.test_event_store import INSERT, append, read_all, writer_in_flight
@@ -215,3 +217,16 @@ def test_the_watch_survives_the_loss_of_its_connection(
     with stall_lines(caplog) as lines:
         asyncio.run(watched())
     assert any("lost its database" in line for line in lines)
+
+
+def test_a_process_started_during_a_stall_reads_what_others_passed_before_it(database_url: str) -> None:
+    migrate(database_url)
+    with Ledger(database_url) as ledger, Ledger(database_url) as latecomer:
+        (first,) = append(ledger)
+        with writer_in_flight(database_url), psycopg.connect(database_url, autocommit=True) as conn:
+            append(ledger)
+            recall(latecomer, conn)
+            assert read_all(latecomer) == [], "nobody is known to have read it"
+            conn.execute("INSERT INTO checkpoints (projection, position) VALUES ('one', %s)", (first,))
+            recall(latecomer, conn)
+            assert read_all(latecomer) == [first], "and nothing behind the writer in flight"

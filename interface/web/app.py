@@ -12,7 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from interface.log_watch import before_stopping
 from interface.metrics import metered
 from interface.services import Services
-from interface.web import events, health, metrics, orders, payments, returning
+from interface.web import documented, events, health, metrics, orders, payments, returning
 from interface.web.problems import HANDLERS
 from interface.web.reading import MAX_BODY_BYTES
 
@@ -56,6 +56,7 @@ def create_app(services: Services) -> Litestar:
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,
     )
+    documented.complete(app.openapi_schema)
     # Around everything, so that what no route answers is counted, too.
     app.asgi_handler = metered(app.asgi_handler, services.metrics)
     return app

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Example
+from litestar.openapi.spec import Example, OpenAPI, OpenAPIHeader, OpenAPIResponse, OpenAPIType, Operation, Schema
+from msgspec import Struct
 
 from interface.web.problems import MEDIA_TYPE, Problem
-from interface.web.views import PaymentView
+from interface.web.views import FactList, OrderPage, OrderView, PaymentPage, PaymentView
 
 PAYMENT: dict[str, Any] = {
     "id": "0b2f6a34-6a4b-5d8e-9a55-3a2f5e8a1c11",
@@ -33,6 +34,28 @@ PAYMENT: dict[str, Any] = {
     "version": 2,
 }
 
+FACT: dict[str, Any] = {
+    "position": 42,
+    "id": "0b2f6a34-6a4b-5d8e-9a55-3a2f5e8a1c11.1",
+    "type": "AuthorizationStarted",
+    "stream": "0b2f6a34-6a4b-5d8e-9a55-3a2f5e8a1c11",
+    "version": 1,
+    "at": "2026-11-20T12:00:00Z",
+    "actor": "checkout",
+    "correlation_id": "req-1",
+    "causation_id": None,
+    "data": {"amount": 10099, "currency": "usd", "capture": "manual", "payment_method": "pm_card_visa"},
+}
+_TOTALS = {"currency": "usd", "amount_authorized": 10099, "amount_captured": 6000, "amount_refunded": 1050}
+_BRIEF = {"id": FACT["stream"], "status": "partially_refunded", "amount": 10099, "created_at": FACT["at"]}
+ORDER: dict[str, Any] = {
+    "id": "order_7",
+    "status": "partially_refunded",
+    "totals": [_TOTALS],
+    "payments": [_BRIEF | _TOTALS],
+    "created_at": FACT["at"],
+}
+
 
 def _problem(status: int, name: str, detail: str, **extra: Any) -> ResponseSpec:
     body = {"type": f"urn:payledger:problem:{name}", "title": name.replace("-", " ").capitalize()}
@@ -40,9 +63,14 @@ def _problem(status: int, name: str, detail: str, **extra: Any) -> ResponseSpec:
     return ResponseSpec(Problem, generate_examples=False, description=detail, media_type=MEDIA_TYPE, examples=[example])
 
 
+def answer(view: type[Struct], description: str, value: Mapping[str, Any]) -> ResponseSpec:
+    """An answer that succeeds, with an example of it."""
+    example = Example(summary=description, value=dict(value))
+    return ResponseSpec(view, generate_examples=False, description=description, examples=[example])
+
+
 def _payment(description: str, **changed: Any) -> ResponseSpec:
-    example = Example(summary=description, value=PAYMENT | changed)
-    return ResponseSpec(PaymentView, generate_examples=False, description=description, examples=[example])
+    return answer(PaymentView, description, PAYMENT | changed)
 
 
 _AMOUNT = [{"detail": "Expected 'int' >= 1", "pointer": "#/amount"}]
@@ -66,8 +94,13 @@ _COMMAND: Mapping[int, ResponseSpec] = {
     422: _problem(422, "idempotency-key-reused", "cannot be granted as asked"),
 }
 
-GET_ONE = {**_ANY, **_READ_ONE}
+READ_ONE = {**_ANY, **_READ_ONE}
 LIST = {**_ANY}
+GET_PAYMENT = READ_ONE | {200: _payment("the payment as the read model has it")}
+GET_EVENTS = READ_ONE | {200: answer(FactList, "every fact, oldest first", {"events": [FACT]})}
+LIST_PAYMENTS = LIST | {200: answer(PaymentPage, "a page, newest first", {"payments": [PAYMENT], "next_cursor": None})}
+GET_ORDER = READ_ONE | {200: answer(OrderView, "the order", ORDER)}
+LIST_ORDERS = LIST | {200: answer(OrderPage, "a page, newest first", {"orders": [ORDER], "next_cursor": None})}
 AUTHORIZE = {**_ANY, **_COMMAND, 201: _payment("the payment, authorized")}
 MOVEMENT = {
     **_ANY,
@@ -83,3 +116,33 @@ RETURN = {
     202: _payment("the outcome is not known yet; ask again", status="pending"),
     402: _problem(402, "declined", "authentication failed", payment=_DECLINED),
 }
+
+
+# --- What the framework's document leaves out --------------------------------------------------------------------
+
+_HEADERS = {
+    "ETag": "The payment's version, for If-Match.",
+    "Ledger-Position": "The position of its last fact, for `after`.",
+    "Idempotent-Replayed": "`true` when the same request was answered before.",
+}
+
+
+def complete(document: OpenAPI) -> None:
+    """Say that bodies take no other fields, and which headers come with a payment."""
+    for name, schema in document.components.schemas.items():
+        if name.endswith("Body"):
+            schema.additional_properties = False
+    for path, item in (document.paths or {}).items():
+        if path.startswith("/v1/payments") and item.post:
+            _with_headers(item.post)
+
+
+def _with_headers(operation: Operation) -> None:
+    for status, response in (operation.responses or {}).items():
+        if status in {"200", "201", "202", "402"} and isinstance(response, OpenAPIResponse):
+            named = _HEADERS if status in {"200", "402"} else dict(list(_HEADERS.items())[:2])
+            response.headers = {name: _header(said) for name, said in named.items()}
+
+
+def _header(said: str) -> OpenAPIHeader:
+    return OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING), description=said)

@@ -13,13 +13,13 @@ from interface.web.views import Health, Ready
 CHECK_TIMEOUT_S = 2.0
 
 
-@get("/health", tags=["operation"], sync_to_thread=False)
+@get("/health", tags=["operation"], security=[{}], sync_to_thread=False)
 def health(services: Services) -> Health:
     """Answers as long as the process does."""
     return Health("healthy", "payment-service", services.clock())
 
 
-@get("/ready", tags=["operation"])
+@get("/ready", tags=["operation"], security=[{}])
 async def ready(services: Services) -> Response[Ready]:
     """200 when the store answers and the read models follow it; 503, saying what is wrong, otherwise."""
     checks = await _checks(services)

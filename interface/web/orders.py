@@ -18,7 +18,7 @@ from projections import orders
 OrderId = Annotated[str, Parameter(max_length=200, pattern=NO_CONTROLS)]
 
 
-@get("/{order:str}", responses=documented.GET_ONE, guards=[needs("read:payment")])
+@get("/{order:str}", responses=documented.GET_ORDER, guards=[needs("read:payment")])
 async def find(services: Services, order: OrderId, after: After = None) -> OrderView:
     """An order's payments and their money together."""
     await wait_for(services, orders.NAME, after)
@@ -29,7 +29,7 @@ async def find(services: Services, order: OrderId, after: After = None) -> Order
     return OrderView.of(found)
 
 
-@get("/", responses=documented.LIST, guards=[needs("read:payment")])
+@get("/", responses=documented.LIST_ORDERS, guards=[needs("read:payment")])
 async def newest(
     services: Services, cursor: Cursor = None, limit: Limit = DEFAULT_PAGE, after: After = None
 ) -> OrderPage:

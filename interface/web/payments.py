@@ -5,7 +5,7 @@ from uuid import UUID
 
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import Body, Parameter
 
 from application.payments import Answer, Context, operation_id, payment_id
 from domain.money import Money
@@ -19,8 +19,11 @@ from interface.web.facts import fact_view
 from interface.web.problems import MEDIA_TYPE, Problem, ProblemError, problem
 from interface.web.reading import check_request
 from interface.web.requests import (
+    AUTHORIZE_EXAMPLES,
     DEFAULT_PAGE,
+    MOVEMENT_EXAMPLES,
     NO_CONTROLS,
+    VOID_EXAMPLES,
     After,
     AuthorizeBody,
     Cursor,
@@ -46,7 +49,10 @@ Http = Request[Caller, None, State]
 
 @post("/", responses=documented.AUTHORIZE, guards=[needs("write:payment")], status_code=201)
 async def authorize(
-    request: Http, services: Services, data: AuthorizeBody, idempotency_key: IdempotencyKey
+    request: Http,
+    services: Services,
+    data: Annotated[AuthorizeBody, Body(examples=AUTHORIZE_EXAMPLES)],
+    idempotency_key: IdempotencyKey,
 ) -> Response[PaymentView | Problem]:
     """Authorize a payment, and capture it at once with `"capture": "automatic"`.
 
@@ -74,7 +80,7 @@ async def capture(
     request: Http,
     services: Services,
     payment: UUID,
-    data: MovementBody,
+    data: Annotated[MovementBody, Body(examples=MOVEMENT_EXAMPLES)],
     idempotency_key: IdempotencyKey,
     if_match: IfMatch = None,
 ) -> Response[PaymentView | Problem]:
@@ -88,7 +94,7 @@ async def refund(
     request: Http,
     services: Services,
     payment: UUID,
-    data: MovementBody,
+    data: Annotated[MovementBody, Body(examples=MOVEMENT_EXAMPLES)],
     idempotency_key: IdempotencyKey,
     if_match: IfMatch = None,
 ) -> Response[PaymentView | Problem]:
@@ -102,7 +108,7 @@ async def void(
     request: Http,
     services: Services,
     payment: UUID,
-    data: VoidBody,
+    data: Annotated[VoidBody, Body(examples=VOID_EXAMPLES)],
     idempotency_key: IdempotencyKey,
     if_match: IfMatch = None,
 ) -> Response[PaymentView | Problem]:
@@ -158,7 +164,7 @@ def _headers(at: PaymentAt) -> dict[str, str]:
 # --- Queries -----------------------------------------------------------------------------------------------------
 
 
-@get("/{payment:uuid}", responses=documented.GET_ONE, guards=[needs("read:payment")])
+@get("/{payment:uuid}", responses=documented.GET_PAYMENT, guards=[needs("read:payment")])
 async def find(services: Services, payment: UUID, after: After = None) -> Response[PaymentView]:
     """A payment as the read model has it. `after` waits, bounded, until it includes that position."""
     await wait_for(services, payment_status.NAME, after)
@@ -170,7 +176,7 @@ async def find(services: Services, payment: UUID, after: After = None) -> Respon
     return Response(PaymentView.of(opened), headers=_headers(at))
 
 
-@get("/{payment:uuid}/events", responses=documented.GET_ONE, guards=[needs("read:payment")])
+@get("/{payment:uuid}/events", responses=documented.GET_EVENTS, guards=[needs("read:payment")])
 async def events(services: Services, payment: UUID) -> Response[FactList]:
     """The payment's whole history, fact by fact, from the log itself."""
     history = await services.payments.history(payment)
@@ -178,7 +184,7 @@ async def events(services: Services, payment: UUID) -> Response[FactList]:
     return Response(FactList(facts), headers=_headers(history.snapshot()))
 
 
-@get("/", responses=documented.LIST, guards=[needs("read:payment")])
+@get("/", responses=documented.LIST_PAYMENTS, guards=[needs("read:payment")])
 async def newest(
     services: Services,
     status: Annotated[Status | None, Parameter(query="status")] = None,

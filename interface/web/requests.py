@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
+from litestar.openapi.spec import Example
 from litestar.params import Parameter
 from msgspec import Meta, Struct
 
@@ -60,6 +61,21 @@ class MovementBody(Struct, frozen=True, forbid_unknown_fields=True):
 class VoidBody(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Text | None = None
 
+
+AUTHORIZE_EXAMPLES = [
+    Example(
+        summary="reserve 100.99 USD for an order",
+        value={
+            "amount": 10099,
+            "currency": "usd",
+            "payment_method": "pm_card_visa",
+            "capture": "manual",
+            "order": "order_7",
+        },
+    )
+]
+MOVEMENT_EXAMPLES = [Example(summary="60.00 of it", value={"amount": 6000}), Example(summary="all of it", value={})]
+VOID_EXAMPLES = [Example(summary="release the reserve", value={"reason": "the booking failed"})]
 
 IdempotencyKey = Annotated[
     str,

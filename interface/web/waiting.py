@@ -73,4 +73,3 @@ def correlation_of(request: Request[Any, Any, Any]) -> str:
     """The caller's own name for this conversation, or a new one: it is kept, so it must not be a card number either."""
     given = request.headers.get("x-correlation-id", "")
     return given if _CORRELATION.fullmatch(given) and not holds_card_number(given) else str(uuid4())
-
