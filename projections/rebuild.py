@@ -34,6 +34,8 @@ NEAR = 1_000
 # Readers of the old tables are waited for so long, so often; those that come meanwhile wait with us.
 SWITCH_LOCK_MS = 200
 MAX_SWITCH_TRIES = 15
+# An automatic clean-up of the tables gives way after a second.
+CLEANER_LOCK_MS = 10_000
 SWITCH_PAUSE_S = 0.1
 # The serving one is waited for so long when it is behind although somebody works it.
 MAX_BEHIND_S = 30.0
@@ -125,6 +127,7 @@ class Rebuild:
         if not accept_differences:
             self._wait_for_serving(conn)
         with conn.transaction():
+            self._lock_out_cleaners(conn)
             position = hold(conn, self._model.name)  # from here on the serving one does not move
             while engine.step(conn, upto=position):
                 pass
@@ -195,6 +198,16 @@ class Rebuild:
         conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{name} {position}"))
         tell_trouble(conn, name)
 
+    def _lock_out_cleaners(self, conn: Connection[Any]) -> None:
+        """The database's own: they step aside for a patient waiter, and only for one. Reading and writing go on."""
+        there = [t + suffix for t in self._model.tables for suffix in ("", NEXT, OLD) if _exists(conn, t + suffix)]
+        tables = SQL(", ").join(map(Identifier, there))
+        conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{CLEANER_LOCK_MS}ms",))
+        try:
+            conn.execute(SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(tables))
+        except psycopg.errors.LockNotAvailable:
+            raise Refused(f"somebody works on the tables of {self._model.name}; run this again") from None
+
     def _lock_out_readers(self, conn: Connection[Any]) -> None:
         """For the moment of the renaming. Whoever waits longer than a moment for us is let through first."""
         tables = SQL(", ").join(Identifier(table) for table in self._model.tables)
@@ -213,12 +226,14 @@ class Rebuild:
 def drop_old(conn: Connection[Any], model: ReadModel) -> list[str]:
     """Drop what served before the last switch; answer the names of the tables that were there."""
     with conn.transaction():
-        there = [
-            t + OLD for t in model.tables if conn.execute("SELECT to_regclass(%s)", (t + OLD,)).fetchone() != (None,)
-        ]
+        there = [table + OLD for table in model.tables if _exists(conn, table + OLD)]
         for table in there:
             conn.execute(SQL("DROP TABLE {}").format(Identifier(table)))
     return there
+
+
+def _exists(conn: Connection[Any], table: str) -> bool:
+    return conn.execute("SELECT to_regclass(%s)", (table,)).fetchone() != (None,)
 
 
 def _indexes(conn: Connection[Any], table: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from domain.payment import Payment, evolve
 from domain.payment_facts import Captured, PaymentFact
 from interface.cli import main
 from interface.migrations import migrate
-from projections import orders, payment_rows, payment_status
+from projections import orders, payment_rows, payment_status, rebuild
 from projections.engine import Engine, ReadModel, checkpoint, take_over
 from projections.parking import Unreadable
 from projections.payment_status import Wanted
@@ -283,6 +283,22 @@ def test_a_reader_who_holds_the_table_too_long_is_waited_for_and_blocks_no_other
         reader.execute("SELECT count(*) FROM payment_status")
     assert len(refusals) == 1
     assert rebuilt(side).switched
+
+
+@pytest.mark.parametrize("suffix", ["", NEXT, OLD])
+def test_the_databases_own_cleaning_is_waited_for(side: ReadSide, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(rebuild, "SWITCH_LOCK_MS", 1)
+    side.captured()
+    assert rebuilt(side).switched
+    side.conn.execute("CREATE TABLE payment_status__next (LIKE payment_status INCLUDING ALL)")
+    outcomes: list[Outcome] = []
+    rebuilding = Thread(target=lambda: outcomes.append(rebuilt(side)))
+    with psycopg.connect(side.url) as cleaner:
+        cleaner.execute(f"LOCK TABLE payment_status{suffix} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+        rebuilding.start()
+        eventually(lambda: bool(side.one("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+    rebuilding.join(20)
+    assert [outcome.switched for outcome in outcomes] == [True]
 
 
 def test_the_rebuild_writes_nothing_but_its_own_tables(side: ReadSide) -> None:

@@ -20,7 +20,8 @@ from tests.bench.payments import CUSTOMERS, Shop, fill
 
 # --- Sizes -------------------------------------------------------------------------------------------------------
 
-SMALL, LARGE, QUICK_LARGE = 50_000, 5_000_000, 200_000
+SMALL, QUICK_SMALL = 50_000, 20_000
+LARGE, QUICK_LARGE = 5_000_000, 200_000
 ROUNDS, QUICK_ROUNDS = 15, 5
 ASKED, QUICK_ASKED = 500, 150
 PAGE = 21
@@ -31,7 +32,7 @@ SAMPLED = 4_000
 
 def measure(lab: Lab) -> Iterator[Bar]:
     with lab.database() as small, lab.database() as large:
-        few = fill(lab, small, SMALL, read_model=True)
+        few = fill(lab, small, lab.size(SMALL, QUICK_SMALL), read_model=True)
         many = fill(lab, large, lab.size(LARGE, QUICK_LARGE), read_model=True)
         rounds, asked = lab.size(ROUNDS, QUICK_ROUNDS), lab.size(ASKED, QUICK_ASKED)
         for what, ask in QUESTIONS.items():
