@@ -33,6 +33,8 @@ from domain.personal import Sealed
 
 # An insert whose connection broke is tried this often; after that the caller is told that we do not know.
 MAX_INSERT_TRIES = 3
+# A command appends one fact or two; more than this is a load of many.
+MAX_FEW = 8
 MAX_STATEMENT_MS = 10_000
 MAX_LOCK_WAIT_MS = 5_000
 CONNECT_TIMEOUT_S = 5
@@ -63,11 +65,9 @@ class LedgerRecorder(PostgresApplicationRecorder):
         super().__init__(datastore, events_table_name=events_table_name)
         self.horizon = Horizon(datastore.schema, events_table_name)
         table = Identifier(datastore.schema, events_table_name)
-        self._insert = SQL(
-            "INSERT INTO {} (originator_id, originator_version, topic, state)"
-            " SELECT id, version, topic, state FROM unnest(%b::uuid[], %b::bigint[], %s::text[], %b::bytea[])"
-            " WITH ORDINALITY AS row (id, version, topic, state, place) ORDER BY place RETURNING notification_id"
-        ).format(table)
+        # Rendered once for each small number of rows; arrays, for which psycopg has only Python code, for many.
+        self._insert_few = [_insert_values(table, count).as_bytes() for count in range(MAX_FEW + 1)]
+        self._insert_many = _insert_arrays(table).as_bytes()
         columns = "SELECT originator_id, originator_version, topic, state, notification_id FROM {} "
         self._select_stream = SQL(columns + "WHERE originator_id = %s").format(table)
         self._select_log = SQL(columns + "WHERE notification_id > %s AND notification_id <= %s").format(table)
@@ -96,14 +96,14 @@ class LedgerRecorder(PostgresApplicationRecorder):
         return None
 
     def _insert_once(self, rows: Sequence[StoredEvent]) -> list[int]:
-        columns = (
-            [row.originator_id for row in rows],
-            [row.originator_version for row in rows],
-            [row.topic for row in rows],
-            [row.state for row in rows],
-        )
+        values: tuple[object, ...]
+        fields = [(row.originator_id, row.originator_version, row.topic, row.state) for row in rows]
+        if len(rows) <= MAX_FEW:
+            statement, values = self._insert_few[len(rows)], tuple(value for row in fields for value in row)
+        else:
+            statement, values = self._insert_many, tuple(list(column) for column in zip(*fields, strict=True))
         with self.datastore.get_connection() as conn, conn.cursor(row_factory=tuple_row) as cursor:
-            return [position for (position,) in cursor.execute(self._insert, columns, prepare=True).fetchall()]
+            return [position for (position,) in cursor.execute(statement, values, prepare=True).fetchall()]
 
     def _own_positions(self, rows: Sequence[StoredEvent]) -> list[int] | None:
         stream, first, last = rows[0].originator_id, rows[0].originator_version, rows[-1].originator_version
@@ -168,6 +168,20 @@ class LedgerRecorder(PostgresApplicationRecorder):
         with self.datastore.get_connection() as conn, conn.cursor(row_factory=tuple_row, binary=True) as cursor:
             statement, params = ask(conn)
             return [_row(*row) for row in cursor.execute(statement, params, prepare=True).fetchall()]
+
+
+def _insert_values(table: Identifier, count: int) -> Composed:
+    rows = SQL(", ").join([SQL("(%b, %b, %s, %b)")] * count)
+    insert = SQL("INSERT INTO {} (originator_id, originator_version, topic, state) VALUES {} RETURNING notification_id")
+    return insert.format(table, rows)
+
+
+def _insert_arrays(table: Identifier) -> Composed:
+    return SQL(
+        "INSERT INTO {} (originator_id, originator_version, topic, state)"
+        " SELECT id, version, topic, state FROM unnest(%b::uuid[], %b::bigint[], %s::text[], %b::bytea[])"
+        " WITH ORDINALITY AS row (id, version, topic, state, place) ORDER BY place RETURNING notification_id"
+    ).format(table)
 
 
 def _row(stream: UUID, version: int, name: str, state: bytes, position: int) -> Notification:

@@ -4,6 +4,7 @@ It is kept sealed with the person's own key, apart from the fact, so that destro
 its hash and its place in history stay as they are.
 """
 
+from functools import cache
 from typing import Any, TypeVar
 
 from msgspec import Struct, convert, structs, to_builtins
@@ -23,19 +24,22 @@ class Sealed(Struct, frozen=True):
 
 def split(fact: F) -> tuple[F, dict[str, Any]]:
     """The fact without its personal fields, and those that said something, as JSON values."""
-    personal = {
-        name: to_builtins(value)
-        for name in fact.__struct_fields__
-        if name in PERSONAL_FIELDS and (value := getattr(fact, name))
-    }
-    blank = {field.name: _blank(field) for field in structs.fields(fact) if field.name in personal}
-    return (structs.replace(fact, **blank), personal) if personal else (fact, personal)
+    fields = _personal_fields(type(fact))
+    personal = {name: to_builtins(value) for name in fields if (value := getattr(fact, name))}
+    if not personal:
+        return fact, personal
+    return structs.replace(fact, **{name: _blank(fields[name]) for name in personal}), personal
 
 
 def joined(fact: F, personal: dict[str, Any]) -> F:
     """The fact with its personal fields again."""
-    types = {field.name: field.type for field in structs.fields(fact) if field.name in personal}
-    return structs.replace(fact, **{name: convert(personal[name], types[name]) for name in types})
+    fields = _personal_fields(type(fact))
+    return structs.replace(fact, **{name: convert(personal[name], fields[name].type) for name in personal})
+
+
+@cache
+def _personal_fields(kind: type[Struct]) -> dict[str, structs.FieldInfo]:
+    return {field.name: field for field in structs.fields(kind) if field.name in PERSONAL_FIELDS}
 
 
 def _blank(field: structs.FieldInfo) -> Any:

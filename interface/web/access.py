@@ -1,6 +1,6 @@
 """Who may call: a bearer token on every route of `/v1`, and the scope that the route needs."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -13,10 +13,11 @@ from interface.web.problems import ProblemError, problem
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-def needs(scope: str) -> Callable[[Connection, BaseRouteHandler], None]:
+def needs(scope: str) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
     """A guard: the caller's token is valid and carries the scope. Raises 401 with a challenge, or 403 naming it."""
 
-    def guard(connection: Connection, _: BaseRouteHandler) -> None:
+    # Async, because the framework would send a plain function to a thread for every request.
+    async def guard(connection: Connection, _: BaseRouteHandler) -> None:
         caller = _caller(connection)
         if scope not in caller.scopes:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
