@@ -67,9 +67,14 @@ def migrate() -> None:
 def api() -> None:
     """Serve the HTTP interface."""
     watch_parent()
+    from eventsourcing.persistence import PersistenceError  # noqa: PLC0415
+
     from interface.server import serve  # noqa: PLC0415
 
-    serve(_settings())
+    try:
+        serve(_settings())
+    except PersistenceError as error:
+        raise click.ClickException(f"the database does not answer ({type(error).__name__})") from None
 
 
 @main.command()

@@ -511,13 +511,14 @@ def test_any_name_can_be_asked_for(system: System, name: str) -> None:
         payments = system.found("/v1/payments", **{member: name}, after=position(answer))["payments"]
         assert payments[0] == made(answer)
         assert {payment[member] for payment in payments} == {name}
-    assert system.found(f"/v1/orders/{quote(name, safe='')}")["id"] == name
+    assert system.found(f"/v1/orders/{quote(name, safe='')}", after=position(answer))["id"] == name
 
 
 def test_orders_are_listed_in_pages_too(system: System) -> None:
     orders = [unique("order") for _ in range(5)]
     for order in orders:
         answer = system.pay(order=order)
+        assert answer.status_code == 201, answer.text
     seen: list[str] = []
     page = system.found("/v1/orders", limit=2, after=position(answer))
     while len(seen) < len(orders):

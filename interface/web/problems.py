@@ -10,6 +10,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+import psycopg
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotAuthorizedException, ValidationException
 from msgspec import Struct
@@ -148,7 +149,7 @@ def _contended(_: Request[Any, Any, Any], __: Contended) -> Response[Problem]:
     return document(ended.problem, ended.headers)
 
 
-def _store_unavailable(_: Request[Any, Any, Any], __: StoreUnavailable) -> Response[Problem]:
+def _store_unavailable(_: Request[Any, Any, Any], __: Exception) -> Response[Problem]:
     ended = unavailable("store-unavailable", "the ledger's store does not answer; the same request may be sent again")
     return document(ended.problem, ended.headers)
 
@@ -185,6 +186,7 @@ HANDLERS: dict[type[Exception] | int, Any] = {
     VersionMoved: _version_moved,
     Contended: _contended,
     StoreUnavailable: _store_unavailable,
+    psycopg.OperationalError: _store_unavailable,  # a query's connection, or the wait for one
     HTTPException: _framework,
     Exception: _unexpected,
 }
