@@ -1,5 +1,7 @@
 """`kill -9` of any process, and of all, while payments are made: nothing that was answered is lost or done twice."""
 
+import os
+import signal
 import threading
 import uuid
 from collections import defaultdict
@@ -221,6 +223,18 @@ def test_nothing_is_lost_when_one_process_is_killed(victim: System, process: str
         victim.kill(process)
         load.go_on()
     nothing_is_lost(load)
+
+
+def test_whoever_asks_while_the_store_is_away_is_told_to_come_back(victim: System) -> None:
+    payment = victim.paid()
+    paths = [f"/v1/payments/{payment['id']}", "/v1/payments", "/v1/orders", "/v1/events", "/ready", "/metrics"]
+    os.kill(victim.pids["postgres"], signal.SIGKILL)
+    answers = [victim.get(path) for path in paths for _ in range(3)]
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    refused = [answer for answer in answers if answer.status_code == 503 and "/v1/" in answer.url.path]
+    assert all("Retry-After" in answer.headers for answer in refused)
+    eventually(lambda: victim.get("/ready").status_code == 200, HEAL_S)
+    assert victim.get(paths[0]).json()["id"] == payment["id"]
 
 
 def test_killing_the_api_again_and_again_charges_nobody_twice(victim: System) -> None:
