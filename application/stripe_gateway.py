@@ -1,12 +1,11 @@
 """Stripe behind the port: PaymentIntents through the SDK's async client.
 
-Only this file and its neighbours stripe_errors and stripe_answers import stripe.
+Only this file and its neighbours stripe_* import stripe.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -32,28 +31,24 @@ from application.gateway import (
     VoidInstruction,
 )
 from application.stripe_answers import (
-    CardDetails,
-    Charge,
     Intent,
     Method,
-    PaymentError,
     Refund,
     evidence,
     read,
 )
 from application.stripe_errors import Refused, judge
+from application.stripe_outcomes import authorization, charge_id
 from domain.errors import InvalidMoney
 from domain.money import from_stripe, to_stripe
 from domain.payment_commands import (
     Outcome,
-    RecordActionRequired,
-    RecordAuthorized,
     RecordCaptured,
     RecordFailed,
     RecordRefunded,
     RecordVoided,
 )
-from domain.payment_facts import Card, Failure, NextAction
+from domain.payment_facts import Failure
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +106,7 @@ class StripeGateway:
             response = await self._client.raw_request_async(
                 "get", f"/v1/payment_intents/{payment_intent}", expand=["latest_charge"]
             )
-            return _authorization(operation, response)
+            return authorization(operation, response)
 
         return await self._ask(operation, ask)
 
@@ -138,7 +133,7 @@ class StripeGateway:
             params["description"] = instruction.description
         if self._public_url is not None:
             params["return_url"] = f"{self._public_url}/return/{instruction.payment}"
-        return _authorization(instruction.operation, await self._post("payment_intents", params, instruction))
+        return authorization(instruction.operation, await self._post("payment_intents", params, instruction))
 
     async def _payment_method(self, instruction: AuthorizeInstruction) -> str:
         """Stripe's older card tokens become a payment method first; making one moves nothing."""
@@ -161,7 +156,7 @@ class StripeGateway:
             operation=instruction.operation,
             amount=instruction.amount,
             final=intent.status != "requires_capture",
-            charge=_id(intent.latest_charge),
+            charge=charge_id(intent.latest_charge),
             evidence=evidence(response, intent.id),
         )
 
@@ -246,66 +241,3 @@ def _judged(operation: str, error: stripe.StripeError) -> Outcome | Unknown:
     if isinstance(verdict, Refused):
         return RecordFailed(operation, verdict.failure, verdict.evidence, verdict.payment_intent, verdict.expired)
     return verdict
-
-
-def _authorization(operation: str, response: stripe.StripeResponse) -> Outcome | Unknown:
-    intent = read(response, Intent)
-    proof = evidence(response, intent.id)
-    match intent.status:
-        case "requires_capture" | "succeeded":
-            return _authorized(operation, intent, proof)
-        case "requires_action":
-            return RecordActionRequired(operation, intent.id, _next_action(intent), proof)
-        case "requires_payment_method":
-            return _declined(operation, intent, proof)
-        case "canceled":
-            failure = Failure("canceled", None, "the authorization was cancelled at the provider", retryable=False)
-            return RecordFailed(operation, failure, proof, intent.id)
-        case _:
-            return Unknown(intent.status)
-
-
-def _authorized(operation: str, intent: Intent, proof: str) -> RecordAuthorized:
-    charge = intent.latest_charge
-    assert isinstance(charge, Charge), "asked for by `expand`"  # noqa: S101
-    card = charge.payment_method_details.card if charge.payment_method_details else None
-    before = card.capture_before if card else None
-    return RecordAuthorized(
-        operation=operation,
-        amount=from_stripe(intent.amount, intent.currency),
-        captured=intent.status == "succeeded",
-        payment_intent=intent.id,
-        charge=charge.id,
-        card=_card(card),
-        expires_at=datetime.fromtimestamp(before, UTC) if before else None,
-        multicapture=bool(card and card.multicapture and card.multicapture.status == "available"),
-        evidence=proof,
-    )
-
-
-def _declined(operation: str, intent: Intent, proof: str) -> RecordFailed:
-    error = intent.last_payment_error or PaymentError()
-    failure = Failure(
-        code=error.code or "declined",
-        decline_code=error.decline_code,
-        message=error.message or "the card was declined",
-        retryable=True,
-    )
-    return RecordFailed(operation, failure, proof, intent.id)
-
-
-def _card(card: CardDetails | None) -> Card | None:
-    if card is None or not card.last4 or not card.exp_month or not card.exp_year:
-        return None
-    return Card(card.brand or "unknown", card.last4, card.exp_month, card.exp_year)
-
-
-def _next_action(intent: Intent) -> NextAction:
-    action = intent.next_action
-    if action is None:
-        return NextAction("unknown")
-    return NextAction(action.type, action.redirect_to_url.url if action.redirect_to_url else None)
-
-
-def _id(value: Charge | str | None) -> str:
-    return value if isinstance(value, str) else value.id if value else ""
