@@ -637,3 +637,14 @@ def test_a_wrong_state_is_a_conflict_and_too_much_cannot_be_granted(system: Syst
     problem(system.move(payment, "captures", amount=1), 409)
     assert "#/amount" in named(problem(system.move(payment, "refunds", amount=101_00), 422))
     assert system.payment(payment["id"])["version"] == captured["version"]
+
+
+def test_what_was_said_of_a_payment_is_read_back_wherever_it_is_asked_for(system: System) -> None:
+    said: dict[str, Any] = {"description": "two seats, row F", "metadata": {"seat": "12A"}, "order": unique("order")}
+    answer = system.pay(**said)
+    payment = made(answer)
+    listed = system.found("/v1/payments", order=said["order"], after=position(answer))["payments"]
+    found = system.found(f"/v1/payments/{payment['id']}", after=position(answer))
+    begun = system.found(f"/v1/payments/{payment['id']}/events")["events"][0]["data"]
+    for told in (payment, found, *listed, begun):
+        assert (told["description"], told["metadata"]) == (said["description"], said["metadata"])
