@@ -8,7 +8,7 @@ WORKERS ?= 2
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check bench clean
+.PHONY: help setup run demo test torture check bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: setup ## Walk one payment through a running service, or start one and stop
 
 test: setup ## Run the whole test suite: real Postgres, Stripe's SDK over HTTP, Kafka over a socket
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+torture: setup ## Storms of writers, readers, held transactions and killed backends, for minutes; prints what it counted
+	TORTURE=minutes $(BIN)/python -m pytest --capture=no --timeout=1800 tests/test_torture.py tests/test_feed_storm.py
 
 check: setup ## Formatting, lint, types and the layers' contracts
 	$(BIN)/ruff format --check .

@@ -4,15 +4,15 @@ An instruction is one started operation, told in the ledger's own words. The pro
 may be recorded, with its evidence, or `Unknown`: not a failure, but something still to be learned.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from msgspec import Struct
 
 from domain.money import Money
 from domain.payment import Payment
-from domain.payment_commands import Outcome
-from domain.payment_facts import CaptureMethod
+from domain.payment_commands import Outcome, RecordDispute
+from domain.payment_facts import CaptureMethod, Failure
 
 
 class Unknown(Struct, frozen=True):
@@ -63,6 +63,39 @@ class RefundInstruction(Instruction, frozen=True, kw_only=True):
 AnyInstruction = AuthorizeInstruction | CaptureInstruction | VoidInstruction | RefundInstruction
 
 
+class RefundSeen(Struct, frozen=True):
+    """A refund as the provider has it; `operation` is ours, when it was made for one."""
+
+    id: str
+    amount: Money
+    operation: str | None
+    failure: Failure | None
+
+
+class Standing(Struct, frozen=True):
+    """What the provider says of a payment now.
+
+    `operation` is the last one of ours that it was marked with; `authorization` what it says of the operation that
+    began it. `released`: nothing is reserved any more, and why. `captured` is all that was ever taken.
+    """
+
+    payment_intent: str
+    operation: str | None
+    authorization: Outcome | Unknown
+    captured: Money
+    released: Literal["no", "taken", "cancelled", "expired"]
+    charge: str
+    refunds: tuple[RefundSeen, ...]
+    disputes: tuple[RecordDispute, ...]
+    evidence: str
+
+
+class Absent(Struct, frozen=True):
+    """The provider knows nothing of it."""
+
+    evidence: str
+
+
 class GatewayMisconfigured(Exception):  # noqa: N818  it says what is so
     """The provider does not accept our credentials or their permissions: nothing can work, so nothing should start."""
 
@@ -74,8 +107,21 @@ class PaymentGateway(Protocol):
         """Carry the instruction out. Safe to repeat within the provider's idempotency window."""
         ...
 
-    async def look_up(self, payment: UUID, operation: str, payment_intent: str) -> Outcome | Unknown:
-        """What became of an authorization that waited for the cardholder. Moves nothing."""
+    async def standing(
+        self, payment: UUID, authorization: str, payment_intent: str | None
+    ) -> Standing | Absent | Unknown:
+        """How a payment stands there now. Moves nothing.
+
+        `authorization` is the operation that began it; without `payment_intent` it is searched for by that.
+        """
+        ...
+
+    async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
+        """The payment that a PaymentIntent was made for; Absent when it was not made by us, or is not there."""
+        ...
+
+    def unavailable_s(self) -> float | None:
+        """Seconds until it is worth asking again, when it has not answered for a while; None when it answers."""
         ...
 
     async def verify(self) -> None:

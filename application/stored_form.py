@@ -11,7 +11,7 @@ from uuid import UUID
 
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import JSONTranscoder, Mapper, Notification, StoredEvent
-from msgspec import DecodeError, Meta, Raw, Struct, convert, json
+from msgspec import DecodeError, Meta, Raw, Struct, convert, defstruct, json
 from msgspec.structs import replace
 
 from application.upcasting import FORMS, upcast
@@ -35,7 +35,7 @@ class Row(Struct, omit_defaults=True):
     operation: str | None = None
     causation: str | None = None
     fingerprint: str | None = None
-    previous: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] = NO_PREVIOUS.hex()
+    previous: Annotated[str, Meta(min_length=64, max_length=64)] = NO_PREVIOUS.hex()
     person: str | None = None
     sealed: bytes | None = None
 
@@ -63,6 +63,8 @@ class FactMapper(Mapper[UUID]):
         self._encoder = json.Encoder()
         self._row = json.Decoder(Row)
         self._facts = {name: json.Decoder(fact) for name, fact in FACTS.items()}
+        # A fact that has had one form only is read together with its row, in one pass; that takes half the time.
+        self._whole = {name: json.Decoder(_row_of(fact)) for name, fact in FACTS.items() if name not in FORMS}
 
     def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
         assert isinstance(domain_event, Envelope)  # noqa: S101  the library's type is wider than ours
@@ -91,24 +93,41 @@ class FactMapper(Mapper[UUID]):
     def to_domain_event(self, stored_event: StoredEvent) -> Envelope:
         """The row as an envelope, with its position when the row came from the log. Raises UnreadableFact."""
         position = stored_event.id if isinstance(stored_event, Notification) else None
-        row, fact = self._decoded(stored_event, position)
         assert isinstance(stored_event.originator_id, UUID)  # noqa: S101  our table's column type
+        return self.envelope(
+            stored_event.originator_id,
+            stored_event.originator_version,
+            stored_event.topic,
+            stored_event.state,
+            position,
+        )
+
+    def envelope(self, stream: UUID, version: int, name: str, state: bytes, position: int | None) -> Envelope:
+        """The columns of a row as an envelope. Raises UnreadableFact."""
+        try:
+            row = self._read(name, state)
+            previous = bytes.fromhex(row.previous)
+            if len(previous) != len(NO_PREVIOUS):
+                raise ValueError("a hash has 32 bytes")  # noqa: TRY301  told like all that cannot be read
+        except KeyError:
+            raise UnreadableFact(position, name, "this version knows no such name or form") from None
+        # An upcaster meets garbage, too.
+        except (DecodeError, ValueError, TypeError, AttributeError, InvalidMoney) as error:
+            raise UnreadableFact(position, name, str(error)) from error
         return Envelope(
-            stream=stored_event.originator_id,
-            version=stored_event.originator_version,
-            fact=fact,
+            stream=stream,
+            version=version,
+            fact=row.fact,
             at=row.at,
             actor=row.actor,
             operation=row.operation,
             correlation=row.correlation,
             causation=row.causation,
             fingerprint=row.fingerprint,
-            previous=bytes.fromhex(row.previous),
+            previous=previous,
             position=position,
             person=row.person,
-            sealed=Sealed(row.person, stored_event.originator_version, row.sealed)
-            if row.person and row.sealed
-            else None,
+            sealed=Sealed(row.person, version, row.sealed) if row.person and row.sealed else None,
         )
 
     def opened(self, envelope: Envelope) -> Envelope:
@@ -130,17 +149,25 @@ class FactMapper(Mapper[UUID]):
         assert self._vault is not None, "without keys nothing personal is written"  # noqa: S101
         return self._vault.seal(envelope.person, _about(envelope.stream, envelope.version), json.encode(personal))
 
-    def _decoded(self, stored: StoredEvent, position: int | None) -> tuple[Row, Fact]:
-        try:
-            row = self._row.decode(stored.state)
-            if row.form == FORMS.get(stored.topic, 1):
-                return row, self._facts[stored.topic].decode(row.fact)
-            older = upcast(stored.topic, row.form, json.decode(row.fact, type=dict[str, Any]))
-            return row, convert(older, FACTS[stored.topic])
-        except KeyError:
-            raise UnreadableFact(position, stored.topic, "this version knows no such name or form") from None
-        except (DecodeError, TypeError, AttributeError, InvalidMoney) as error:  # an upcaster meets garbage too
-            raise UnreadableFact(position, stored.topic, str(error)) from error
+    def _read(self, name: str, state: bytes) -> Any:
+        """The row, its fact decoded. Raises KeyError for what this version does not know, and much for garbage."""
+        whole = self._whole.get(name)
+        if whole is not None:
+            row = whole.decode(state)
+            if row.form != 1:
+                raise KeyError(row.form)
+            return row
+        # The form tells how the fact is to be read, so the row comes first.
+        row = self._row.decode(state)
+        if row.form == FORMS.get(name, 1):
+            return replace(row, fact=self._facts[name].decode(row.fact))
+        older = upcast(name, row.form, json.decode(row.fact, type=dict[str, Any]))
+        return replace(row, fact=convert(older, FACTS[name]))
+
+
+def _row_of(fact: type[Fact]) -> Any:
+    """A row whose fact is known to be of that type: not bytes to be decoded once more, but the fact itself."""
+    return defstruct(f"{fact.__name__}Row", [("fact", fact)], bases=(Row,), kw_only=True)
 
 
 def _about(stream: UUID, version: int) -> bytes:

@@ -3,7 +3,7 @@
 The SDK's own objects carry every field there is, at a cost of more than a millisecond each; these carry ours.
 """
 
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import stripe
 from msgspec import Struct, json
@@ -40,6 +40,7 @@ class MethodDetails(Struct, frozen=True):
 class Charge(Struct, frozen=True):
     id: str
     payment_method_details: MethodDetails | None = None
+    disputed: bool = False
 
 
 class PaymentError(Struct, frozen=True):
@@ -55,6 +56,10 @@ class Intent(Struct, frozen=True):
     status: str
     amount: int
     currency: str
+    amount_received: int = 0
+    capture_method: str = "automatic"
+    cancellation_reason: str | None = None
+    metadata: dict[str, str] = {}
     latest_charge: str | Charge | None = None
     next_action: Action | None = None
     last_payment_error: PaymentError | None = None
@@ -66,6 +71,29 @@ class Refund(Struct, frozen=True):
     currency: str
     status: str | None = None
     failure_reason: str | None = None
+    balance_transaction: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+class Dispute(Struct, frozen=True):
+    id: str
+    amount: int
+    currency: str
+    status: str
+    reason: str = "unknown"
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """A list, newest first."""
+
+    data: list[T]
+    has_more: bool = False
+
+
+class Found(Struct, frozen=True):
+    """An object of which only the name matters."""
+
+    id: str
 
 
 class Method(Struct, frozen=True):

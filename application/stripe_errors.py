@@ -26,6 +26,8 @@ RETRYABLE_DECLINES = frozenset(
 )
 # Errors that say nothing was done because something else was under way; the same key may be sent again.
 _NOT_NOW = frozenset({"lock_timeout", "idempotency_key_in_use", "rate_limit"})
+# Why Stripe cancels a PaymentIntent by itself, when its authorization ran out.
+RAN_OUT = frozenset({"automatic", "expired"})
 MAX_MESSAGE = 200
 
 
@@ -72,7 +74,5 @@ def _refused(error: stripe.StripeError, code: str) -> Refused:
 
 def _ran_out(intent: object) -> bool:
     """Stripe cancels an authorization that ran out by itself; somebody's cancellation has another reason."""
-    return getattr(intent, "status", None) == "canceled" and getattr(intent, "cancellation_reason", None) in {
-        "automatic",
-        "expired",
-    }
+    cancelled = getattr(intent, "status", None) == "canceled"
+    return cancelled and getattr(intent, "cancellation_reason", None) in RAN_OUT

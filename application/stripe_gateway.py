@@ -6,6 +6,7 @@ Only this file and its neighbours stripe_* import stripe.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -21,15 +22,18 @@ from stripe.params import (
 )
 
 from application.gateway import (
+    Absent,
     AnyInstruction,
     AuthorizeInstruction,
     CaptureInstruction,
     GatewayMisconfigured,
     Instruction,
     RefundInstruction,
+    Standing,
     Unknown,
     VoidInstruction,
 )
+from application.inbox import EventPage
 from application.stripe_answers import (
     Intent,
     Method,
@@ -38,7 +42,9 @@ from application.stripe_answers import (
     read,
 )
 from application.stripe_errors import Refused, judge
+from application.stripe_lookups import StripeLookups
 from application.stripe_outcomes import authorization, charge_id
+from application.stripe_standing import OPERATION, PAYMENT, refund_failure
 from domain.errors import InvalidMoney
 from domain.money import from_stripe, to_stripe
 from domain.payment_commands import (
@@ -48,14 +54,13 @@ from domain.payment_commands import (
     RecordRefunded,
     RecordVoided,
 )
-from domain.payment_facts import Failure
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5
 REQUEST_TIMEOUT_S = 30
 # Everything for one operation, the SDK's own retries included. Shorter than the age at which it counts as abandoned.
-OPERATION_DEADLINE_S = 75
+OPERATION_DEADLINE_S = 40
 MAX_NETWORK_RETRIES = 2
 # Callers that may wait for Stripe at once; each holds a connection and little else.
 MAX_CONNECTIONS = 1_000
@@ -71,8 +76,16 @@ class StripeGateway:
         self._public_url = public_url
         self._api_key = api_key
         self._api_base = api_base
+        self._lookups = StripeLookups(self._get)
         self._session: aiohttp.ClientSession | None = None
         self._client_or_none: stripe.StripeClient | None = None
+
+    async def events(self, since: datetime, after: str | None) -> EventPage | Unknown:
+        """A page of the list of events: see StripeLookups."""
+        return await self._lookups.events(since, after)
+
+    def unavailable_s(self) -> float | None:
+        return None  # it does not remember: application/breaker.py does
 
     async def verify(self) -> None:
         """Ask Stripe who we are. Raises GatewayMisconfigured when it refuses, and only then."""
@@ -99,16 +112,13 @@ class StripeGateway:
             case RefundInstruction():
                 return await self._ask(instruction.operation, lambda: self._refund(instruction))
 
-    async def look_up(self, payment: UUID, operation: str, payment_intent: str) -> Outcome | Unknown:
-        del payment
+    async def standing(
+        self, payment: UUID, authorization: str, payment_intent: str | None
+    ) -> Standing | Absent | Unknown:
+        return await self._lookups.standing(payment, authorization, payment_intent)
 
-        async def ask() -> Outcome | Unknown:
-            response = await self._client.raw_request_async(
-                "get", f"/v1/payment_intents/{payment_intent}", expand=["latest_charge"]
-            )
-            return authorization(operation, response)
-
-        return await self._ask(operation, ask)
+    async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
+        return await self._lookups.payment_of(payment_intent)
 
     # --- Instructions --------------------------------------------------------------------------------------------
 
@@ -180,13 +190,15 @@ class StripeGateway:
         response = await self._post("refunds", params, instruction)
         refund = read(response, Refund)
         proof = evidence(response, refund.id)
-        if refund.status in {"failed", "canceled"}:
-            code = refund.failure_reason or f"refund_{refund.status}"
-            failure = Failure(code=code, decline_code=None, message="the refund did not go through", retryable=False)
+        if failure := refund_failure(refund):
             return RecordFailed(operation=instruction.operation, failure=failure, evidence=proof)
         return RecordRefunded(instruction.operation, from_stripe(refund.amount, refund.currency), refund.id, proof)
 
     # --- The call ------------------------------------------------------------------------------------------------
+
+    async def _get(self, path: str, /, **params: object) -> stripe.StripeResponse:
+        response: stripe.StripeResponse = await self._client.raw_request_async("get", f"/v1/{path}", **params)
+        return response
 
     async def _post(
         self, path: str, params: Mapping[str, object], instruction: Instruction, step: str = ""
@@ -229,7 +241,7 @@ class StripeGateway:
 
 def _identity(instruction: Instruction) -> dict[str, str]:
     """What ties every Stripe object of ours to the fact that explains it."""
-    return {"payledger_payment": str(instruction.payment), "payledger_operation": instruction.operation}
+    return {PAYMENT: str(instruction.payment), OPERATION: instruction.operation}
 
 
 def _judged(operation: str, error: stripe.StripeError) -> Outcome | Unknown:

@@ -37,7 +37,7 @@ def _authorized(operation: str, intent: Intent, proof: str) -> RecordAuthorized:
     return RecordAuthorized(
         operation=operation,
         amount=from_stripe(intent.amount, intent.currency),
-        captured=intent.status == "succeeded",
+        captured=intent.status == "succeeded" and intent.capture_method != "manual",
         payment_intent=intent.id,
         charge=charge.id,
         card=_card(card),

@@ -6,6 +6,9 @@ from domain.payment_facts import (
     Authorized,
     Captured,
     CaptureStarted,
+    DisputeLost,
+    DisputeOpened,
+    DisputeWon,
     Expired,
     Failed,
     PaymentFact,
@@ -29,6 +32,9 @@ FACTS: dict[str, type[Fact]] = {
     "Refunded": Refunded,
     "Failed": Failed,
     "Expired": Expired,
+    "DisputeOpened": DisputeOpened,
+    "DisputeWon": DisputeWon,
+    "DisputeLost": DisputeLost,
 }
 
 NAMES: dict[type[Fact], str] = {fact: name for name, fact in FACTS.items()}

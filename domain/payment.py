@@ -11,7 +11,8 @@ Invariant, in every reachable state: 0 ≤ refunded ≤ captured ≤ authorized.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, assert_never
+from functools import cache
+from typing import Any, Literal, assert_never
 from uuid import UUID
 
 from msgspec import Struct
@@ -26,6 +27,9 @@ from domain.payment_facts import (
     CaptureMethod,
     CaptureStarted,
     Card,
+    DisputeLost,
+    DisputeOpened,
+    DisputeWon,
     Expired,
     Failed,
     Failure,
@@ -75,6 +79,13 @@ class Operation(Struct, frozen=True):
     final: bool = False
 
 
+class Dispute(Struct, frozen=True):
+    """Money the cardholder contests. Until the dispute is won, it is not ours to give back."""
+
+    amount: Money
+    outcome: Literal["open", "won", "lost"] = "open"
+
+
 class Payment(Struct, frozen=True):
     """The state of a payment, folded from its facts. All amounts are in one currency, that of `amount`."""
 
@@ -99,6 +110,12 @@ class Payment(Struct, frozen=True):
     multicapture: bool = False
     next_action: NextAction | None = None
     failure: Failure | None = None
+    disputes: dict[str, Dispute] = {}
+
+    @property
+    def disputed(self) -> bool:
+        """Whether the cardholder contests it, or has done so with success."""
+        return any(dispute.outcome != "won" for dispute in self.disputes.values())
 
     @property
     def status(self) -> Status:
@@ -117,6 +134,8 @@ class Payment(Struct, frozen=True):
                 return self._money_status()
 
     def _money_status(self) -> Status:
+        if self.disputed:
+            return "disputed"
         if self.refunded:
             whole = self.refunded == self.captured and not self.capturable
             return "refunded" if whole else "partially_refunded"
@@ -158,22 +177,28 @@ def evolve(payment: Payment | None, fact: PaymentFact) -> Payment:
         case VoidStarted():
             return _opened(payment, fact.operation, Operation("void", payment.capturable))
         case Voided():
-            return replace(_ended(_closed(payment, fact.operation, "done"), Phase.VOIDED), failure=None)
+            return _ended(_closed(payment, fact.operation, "done", failure=None), Phase.VOIDED)
         case RefundStarted():
             return _opened(payment, fact.operation, Operation("refund", fact.amount))
         case Refunded():
             refunded = payment.refunded + fact.amount
-            return replace(_closed(payment, fact.operation, "done"), refunded=refunded, failure=None)
+            return _closed(payment, fact.operation, "done", refunded=refunded, failure=None)
         case Failed():
             return _declined(payment, fact)
         case Expired():
             return _ended(payment, Phase.EXPIRED)
+        case DisputeOpened():
+            return _disputed(payment, fact.dispute, Dispute(fact.amount))
+        case DisputeWon():
+            return _disputed(payment, fact.dispute, replace(payment.disputes[fact.dispute], outcome="won"))
+        case DisputeLost():
+            return _disputed(payment, fact.dispute, replace(payment.disputes[fact.dispute], outcome="lost"))
         case _:
             assert_never(fact)
 
 
 def _begun(payment: Payment | None, fact: AuthorizationStarted) -> Payment:
-    zero = Money.zero(fact.amount.currency)
+    zero = _zero(fact.amount.currency)
     earlier = payment.operations if payment else {}
     return Payment(
         phase=Phase.AUTHORIZING,
@@ -195,8 +220,10 @@ def _begun(payment: Payment | None, fact: AuthorizationStarted) -> Payment:
 
 
 def _reserved(payment: Payment, fact: Authorized) -> Payment:
-    return replace(
-        _closed(payment, fact.operation, "done"),
+    return _closed(
+        payment,
+        fact.operation,
+        "done",
         phase=Phase.AUTHORIZED,
         authorized=fact.amount,
         capturable=fact.amount,
@@ -213,8 +240,10 @@ def _taken(payment: Payment, fact: Captured) -> Payment:
     # The reserve may have run out before we heard of the capture: then nothing is left of it either.
     left = _none(payment) if fact.final or fact.amount >= payment.capturable else payment.capturable - fact.amount
     captured = payment.captured + fact.amount
-    return replace(
-        _closed(payment, fact.operation, "done"),
+    return _closed(
+        payment,
+        fact.operation,
+        "done",
         captured=captured,
         capturable=left,
         charge=fact.charge,
@@ -223,11 +252,18 @@ def _taken(payment: Payment, fact: Captured) -> Payment:
 
 
 def _declined(payment: Payment, fact: Failed) -> Payment:
-    closed = replace(_closed(payment, fact.operation, "failed"), failure=fact.failure)
+    undone = payment.operations[fact.operation]
+    closed = _closed(payment, fact.operation, "failed", failure=fact.failure)
+    if undone.kind == "refund" and undone.outcome == "done":
+        return replace(closed, refunded=payment.refunded - undone.amount)
     if fact.stage != "authorize":
         return closed
     intent = fact.payment_intent or payment.payment_intent
     return replace(closed, phase=Phase.DECLINED, next_action=None, payment_intent=intent)
+
+
+def _disputed(payment: Payment, name: str, dispute: Dispute) -> Payment:
+    return replace(payment, disputes=payment.disputes | {name: dispute})
 
 
 def _ended(payment: Payment, phase: Phase) -> Payment:
@@ -241,13 +277,19 @@ def _opened(payment: Payment, name: str, operation: Operation) -> Payment:
     return replace(payment, operations=payment.operations | {name: operation})
 
 
-def _closed(payment: Payment, name: str, outcome: Literal["done", "failed"]) -> Payment:
+def _closed(payment: Payment, name: str, outcome: Literal["done", "failed"], **changed: Any) -> Payment:
+    """An operation has its outcome, and what else `changed` with it: all at once, as each replacing copies all."""
     operation = replace(payment.operations[name], outcome=outcome)
-    return replace(payment, operations=payment.operations | {name: operation})
+    return replace(payment, operations=payment.operations | {name: operation}, **changed)
 
 
 def _none(payment: Payment) -> Money:
-    return Money.zero(payment.amount.currency)
+    return _zero(payment.amount.currency)
+
+
+@cache
+def _zero(currency: str) -> Money:
+    return Money.zero(currency)
 
 
 # --- As of -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What may be asked of a payment: the wishes of callers, and the recording of what the provider answered."""
 
 from datetime import datetime
+from typing import Literal
 
 from msgspec import Struct
 
@@ -106,6 +107,30 @@ class RecordExpired(Struct, frozen=True):
     evidence: str
 
 
+class RecordReversed(Struct, frozen=True):
+    """A refund that had been made did not reach the cardholder: the money is ours again."""
+
+    operation: str
+    failure: Failure
+    evidence: str
+
+
+class RecordDispute(Struct, frozen=True):
+    """How a dispute stands at the provider now."""
+
+    dispute: str
+    amount: Money
+    code: str
+    outcome: Literal["open", "won", "lost"]
+    evidence: str
+
+
+class Adopt(Struct, frozen=True):
+    """A movement that the provider reports and no operation of ours explains: somebody made it there."""
+
+    movement: RecordCaptured | RecordVoided | RecordRefunded
+
+
 Wish = Authorize | Capture | Void | Refund
 Outcome = (
     RecordActionRequired
@@ -116,4 +141,6 @@ Outcome = (
     | RecordFailed
     | RecordExpired
 )
-PaymentCommand = Wish | Outcome
+# What is learned by looking at how a payment stands at the provider, beside the outcomes of our own operations.
+Learned = Outcome | RecordReversed | RecordDispute | Adopt
+PaymentCommand = Wish | Learned

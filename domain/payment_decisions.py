@@ -15,6 +15,7 @@ from domain.errors import (
 from domain.money import Money, chargeable
 from domain.payment import Operation, Payment, Phase
 from domain.payment_commands import (
+    Adopt,
     Authorize,
     Capture,
     Outcome,
@@ -22,9 +23,11 @@ from domain.payment_commands import (
     RecordActionRequired,
     RecordAuthorized,
     RecordCaptured,
+    RecordDispute,
     RecordExpired,
     RecordFailed,
     RecordRefunded,
+    RecordReversed,
     RecordVoided,
     Refund,
     Void,
@@ -44,6 +47,7 @@ from domain.payment_facts import (
     Voided,
     VoidStarted,
 )
+from domain.payment_outside import no_more_than, without_us
 
 # A payment with more operations than this is a loop in somebody's code; its stream would only get slower to load.
 MAX_OPERATIONS = 200
@@ -73,6 +77,8 @@ def decide(payment: Payment | None, command: PaymentCommand) -> tuple[PaymentFac
             return _void(payment, command)
         case Payment(), Refund():
             return _refund(payment, command)
+        case Payment(), Adopt() | RecordDispute() | RecordReversed():
+            return without_us(payment, command)
         case _:
             return _record(payment, command)
 
@@ -121,7 +127,7 @@ def _void(payment: Payment, command: Void) -> tuple[PaymentFact, ...]:
 
 
 def _refund(payment: Payment, command: Refund) -> tuple[PaymentFact, ...]:
-    if not payment.captured:
+    if not payment.captured or payment.disputed:  # contested money is no longer ours to give back
         raise IllegalTransition(command="Refund", status=payment.status)
     left = payment.refundable
     for _, operation in payment.in_flight("refund"):
@@ -169,11 +175,13 @@ def _record(payment: Payment, outcome: Outcome) -> tuple[PaymentFact, ...]:
             return () if payment.phase is Phase.ACTION_REQUIRED else (_action_required(outcome),)
         case RecordCaptured():
             _confirmed(outcome.operation, operation.amount, outcome.amount)
+            no_more_than(payment.authorized - payment.captured, outcome)
             return (Captured(outcome.operation, outcome.amount, outcome.final, outcome.charge, outcome.evidence),)
         case RecordVoided():
             return (Voided(outcome.operation, payment.capturable, outcome.evidence),)
         case RecordRefunded():
             _confirmed(outcome.operation, operation.amount, outcome.amount)
+            no_more_than(payment.refundable, outcome)
             return (Refunded(outcome.operation, outcome.amount, outcome.refund, outcome.evidence),)
         case RecordFailed():
             return _failed(payment, operation, outcome)

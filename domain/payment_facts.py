@@ -123,7 +123,10 @@ class Refunded(Struct, frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """The provider or the issuer said no to the operation. Never written for an outcome that is merely unknown."""
+    """The provider or the issuer said no to the operation. Never written for an outcome that is merely unknown.
+
+    A refund may fail after it was made: the money could not be delivered, and is ours again.
+    """
 
     operation: str
     stage: Stage
@@ -139,6 +142,29 @@ class Expired(Struct, frozen=True):
     evidence: str
 
 
+class DisputeOpened(Struct, frozen=True):
+    """The cardholder contests `amount`; the issuer has taken it back for now. `code`: the provider's word for why."""
+
+    dispute: str
+    amount: Money
+    code: str
+    evidence: str
+
+
+class DisputeWon(Struct, frozen=True):
+    """The contested money came back."""
+
+    dispute: str
+    evidence: str
+
+
+class DisputeLost(Struct, frozen=True):
+    """The contested money stays with the cardholder."""
+
+    dispute: str
+    evidence: str
+
+
 PaymentFact = (
     AuthorizationStarted
     | ActionRequired
@@ -151,4 +177,7 @@ PaymentFact = (
     | Refunded
     | Failed
     | Expired
+    | DisputeOpened
+    | DisputeWon
+    | DisputeLost
 )

@@ -11,7 +11,9 @@ import click
 from interface import settings as configuration
 from interface.bootstrap import clock
 from interface.cli_audit import audit
+from interface.cli_operations import inbox, operations
 from interface.cli_projections import projections, rebuild
+from interface.cli_tokens import revoke
 from interface.sandbox.alive import watch_parent
 from interface.settings import DEFAULT_PORT, Settings, SettingsInvalid
 from interface.tokens import SCOPES, mint
@@ -96,17 +98,34 @@ def publish() -> None:
 
 
 @main.command()
-@click.option("--subject", required=True, help="Whose token: the caller's name in every fact.")
+def recover() -> None:
+    """Finish what was interrupted, and handle what the provider tells."""
+    watch_parent()
+    from interface import recovering  # noqa: PLC0415
+
+    recovering.recover(_settings())
+
+
+@main.group(invoke_without_command=True)
+@click.option("--subject", help="Whose token: the caller's name in every fact.")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Default: every scope.")
 @DATA
-def token(subject: str, scopes: tuple[str, ...], data: Path) -> None:
+@click.pass_context
+def token(context: click.Context, subject: str | None, scopes: tuple[str, ...], data: Path) -> None:
     """Mint a development token for the service running from a data folder."""
     from interface.dev import jwt_secret  # noqa: PLC0415
 
+    if context.invoked_subcommand:
+        return
+    if not subject:
+        raise click.UsageError("Missing option '--subject'.")
     click.echo(mint(jwt_secret(data), subject, scopes or SCOPES, clock(), DEVELOPMENT_LIFETIME))
 
 
+token.add_command(revoke)
 main.add_command(audit)
+main.add_command(inbox)
+main.add_command(operations)
 main.add_command(projections)
 main.add_command(rebuild)
 

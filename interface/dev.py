@@ -127,10 +127,10 @@ def _start(supervisor: Supervisor, port: int, data: Path) -> Handle:
         migrate(database_url)
         status.update("starting the stand-ins")
         kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or _broker(supervisor, data)
-        stripe_key, stripe_url = _stripe(supervisor, data)
+        stripe_key, stripe_url = _stripe(supervisor, data, port)
         status.update("starting the service")
         env = _environment(port, data, database_url, kafka, stripe_key, stripe_url)
-        supervisor.start([_ours(command, env) for command in ("api", "project", "publish")])
+        supervisor.start([_ours(command, env) for command in ("api", "project", "publish", "recover")])
     token = mint(jwt_secret(data), DEVELOPER, SCOPES, clock(), TOKEN_LIFETIME)
     handle = Handle(f"http://{LOOPBACK}:{port}", database_url, kafka, stripe_url or "", token, {})
     return _write(data, handle, supervisor.pids)
@@ -148,19 +148,25 @@ def _broker(supervisor: Supervisor, data: Path) -> str:
     return f"{LOOPBACK}:{port}"
 
 
-def _stripe(supervisor: Supervisor, data: Path) -> tuple[str, str | None]:
+def _stripe(supervisor: Supervisor, data: Path, api_port: int) -> tuple[str, str | None]:
     """The key and address of Stripe: the real one when a key is given, else the stand-in's."""
     key = os.environ.get("STRIPE_API_KEY")
     if key:
         return key, os.environ.get("STRIPE_API_BASE")
     port = remembered_port(data, "stripe")
-    supervisor.start([_stand_in("stripe", port, data)])
+    hook = f"http://{LOOPBACK}:{api_port}/webhooks/stripe"
+    env = {"STRIPE_WEBHOOK_URL": hook, "STRIPE_WEBHOOK_SECRET": _webhook_secret(data).split(",")[0]}
+    supervisor.start([_stand_in("stripe", port, data, env)])
     return STAND_IN_KEY, f"http://{LOOPBACK}:{port}"
 
 
-def _stand_in(name: str, port: int, data: Path) -> Process:
-    folder = str(data / name)
-    return Process(name, [sys.executable, "-m", f"interface.sandbox.{name}", "--port", str(port), "--data", folder])
+def _webhook_secret(data: Path) -> str:
+    return os.environ.get("STRIPE_WEBHOOK_SECRET") or f"whsec_{_secret(data, 'webhook.key')}"
+
+
+def _stand_in(name: str, port: int, data: Path, env: Mapping[str, str] | None = None) -> Process:
+    program = [sys.executable, "-m", f"interface.sandbox.{name}", "--port", str(port), "--data", str(data / name)]
+    return Process(name, program, env or {})
 
 
 def _ours(command: str, env: Mapping[str, str]) -> Process:
@@ -175,6 +181,7 @@ def _environment(
         "KAFKA_BOOTSTRAP_SERVERS": kafka,
         "STRIPE_API_KEY": stripe_key,
         "STRIPE_API_BASE": stripe_url or "",
+        "STRIPE_WEBHOOK_SECRET": _webhook_secret(data),
         "JWT_SECRET_KEY": os.environ.get("JWT_SECRET_KEY") or jwt_secret(data),
         "ENCRYPTION_KEY": os.environ.get("ENCRYPTION_KEY") or _secret(data, "encryption.key"),
         "PAYMENT_SERVICE_PORT": str(port),

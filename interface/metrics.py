@@ -5,6 +5,7 @@ The parts that are counted do not know of it: the ledger and the gateway are wra
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from litestar.enums import ScopeType
@@ -13,11 +14,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from application.event_store import Ledger, Loaded, StreamMoved
 from application.gateway import (
+    Absent,
     AnyInstruction,
     AuthorizeInstruction,
     CaptureInstruction,
     PaymentGateway,
     RefundInstruction,
+    Standing,
     Unknown,
     VoidInstruction,
 )
@@ -26,6 +29,8 @@ from domain.envelope import Envelope
 from domain.facts import NAMES, Fact
 from domain.payment_commands import Outcome, RecordActionRequired, RecordExpired, RecordFailed
 from domain.payment_facts import ActionRequired, Authorized, Captured, Failed, Refunded, Voided
+
+T = TypeVar("T")
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a third of the text, and nobody asks since when
 
@@ -61,6 +66,7 @@ class Metrics:
         )
         facts = self._counter("facts_appended", "Facts appended by this process.", "type")
         self.facts = {fact: facts.labels(name) for fact, name in NAMES.items()}
+        self.webhooks = self._counter("webhooks", "Webhooks by what became of them.", "result")
         self.conflicts = self._counter("append_conflicts", "Appends that found another writer had been faster.")
 
     def text(self) -> bytes:
@@ -176,20 +182,28 @@ class MeteredGateway(PaymentGateway):
             self._metrics.operations.labels(kind, "open").inc()
         return outcome
 
-    async def look_up(self, payment: UUID, operation: str, payment_intent: str) -> Outcome | Unknown:
-        return await self._timed("look_up", self._gateway.look_up(payment, operation, payment_intent))
+    async def standing(
+        self, payment: UUID, authorization: str, payment_intent: str | None
+    ) -> Standing | Absent | Unknown:
+        return await self._timed("standing", self._gateway.standing(payment, authorization, payment_intent))
+
+    async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
+        return await self._timed("payment_of", self._gateway.payment_of(payment_intent))
+
+    def unavailable_s(self) -> float | None:
+        return self._gateway.unavailable_s()
 
     async def verify(self) -> None:
         await self._gateway.verify()
 
-    async def _timed(self, kind: str, call: Awaitable[Outcome | Unknown]) -> Outcome | Unknown:
+    async def _timed(self, kind: str, call: Awaitable[T]) -> T:
         began = time.perf_counter()
-        outcome = await call
-        self._metrics.gateway_calls.labels(kind, _result(outcome)).observe(time.perf_counter() - began)
-        return outcome
+        answer = await call
+        self._metrics.gateway_calls.labels(kind, _result(answer)).observe(time.perf_counter() - began)
+        return answer
 
 
-def _result(outcome: Outcome | Unknown) -> str:
+def _result(outcome: object) -> str:
     match outcome:
         case Unknown():
             return "unknown"
@@ -197,5 +211,9 @@ def _result(outcome: Outcome | Unknown) -> str:
             return "declined"
         case RecordActionRequired():
             return "action_required"
+        case Standing() | UUID():
+            return "found"
+        case Absent():
+            return "absent"
         case _:
             return "approved"

@@ -9,6 +9,7 @@ import uvicorn
 import uvloop
 
 from application.gateway import GatewayMisconfigured
+from interface.key_set import KeySetUnusable
 from interface.services import Services
 from interface.settings import Settings
 from interface.web.app import create_app
@@ -35,7 +36,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is in flight and stop. Exits 1 if it could not start."""
     try:
         started = uvloop.run(_serve(settings))
-    except (GatewayMisconfigured, asyncio.CancelledError):
+    except (GatewayMisconfigured, KeySetUnusable, asyncio.CancelledError):
         started = False
     if not started:
         sys.exit(1)

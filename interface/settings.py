@@ -1,14 +1,22 @@
-"""Every setting, from the environment. A missing or impossible one is named, all at once, and its value never shown."""
+"""Every setting, from the environment. What is missing or wrong is named, all at once, and its value never shown."""
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from msgspec import Struct
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from interface.rate_limits import Limit
+
 MIN_SECRET_BYTES = 32
 ENCRYPTION_KEY_BYTES = 32
 DEFAULT_PORT = 8003
+MAX_RATE = 1_000_000
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+T = TypeVar("T")
 
 
 class SettingsInvalid(Exception):  # noqa: N818  it says what is so
@@ -16,15 +24,27 @@ class SettingsInvalid(Exception):  # noqa: N818  it says what is so
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """`stripe_api_base` and `public_url` are for stand-ins and return addresses; None means Stripe's own, and none."""
+    """`sweep_s`: how often the provider's own list is read for events that were never delivered.
+
+    `stripe_api_base` and `public_url` are for stand-ins and return addresses; None means Stripe's own, and none.
+    Without `rate_limits` callers may ask as often as they like; `trusted_proxies` may say whom they speak for.
+    """
 
     database_url: str
     stripe_api_key: str
     stripe_api_base: str | None
+    stripe_webhook_secrets: tuple[str, ...]
+    sweep_s: int
     kafka_bootstrap_servers: str
     kafka_topic: str
     jwt_secret_keys: tuple[str, ...]
+    jwt_key_set: str | None
+    jwt_issuer: str | None
+    jwt_audience: str | None
     encryption_keys: tuple[bytes, ...]
+    rate_limits: tuple[Limit, ...]
+    trusted_proxies: tuple[Network, ...]
+    cors_origins: tuple[str, ...]
     host: str
     port: int
     public_url: str | None
@@ -33,60 +53,126 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def read(environ: Mapping[str, str]) -> Settings:
     """Raises SettingsInvalid naming each setting that is missing or wrong."""
-    problems: list[str] = []
-
-    def required(name: str) -> str:
-        value = environ.get(name, "").strip()
-        if not value:
-            problems.append(f"{name} is not set")
-        return value
-
-    def number(name: str, default: int, largest: int) -> int:
-        text = environ.get(name, "").strip() or str(default)
-        if not text.isdecimal() or not 1 <= int(text) <= largest:
-            problems.append(f"{name} must be a whole number from 1 to {largest}")
-            return default
-        return int(text)
-
-    secrets = tuple(filter(None, (key.strip() for key in required("JWT_SECRET_KEY").split(","))))
-    if any(len(key.encode()) < MIN_SECRET_BYTES for key in secrets):
-        problems.append(
-            f"JWT_SECRET_KEY must have at least {MIN_SECRET_BYTES} bytes (several, for rotation, with commas)"
-        )
-    encryption_keys = []
-    for text in required("ENCRYPTION_KEY").split(","):
-        try:
-            encryption_keys.append(bytes.fromhex(text.strip()))
-        except ValueError:
-            encryption_keys.append(b"")
-    if any(len(key) != ENCRYPTION_KEY_BYTES for key in encryption_keys):
-        problems.append(
-            f"ENCRYPTION_KEY must be {ENCRYPTION_KEY_BYTES} bytes in hex (several, for rotation, with commas)"
-        )
-    if not {"host", "user", "dbname"} <= _parts(environ.get("DATABASE_URL", "")):
-        problems.append(
-            "DATABASE_URL must name a host, a user and a database: postgresql://user:password@host:5432/name"
-        )
+    given = _Given(environ)
     settings = Settings(
-        database_url=required("DATABASE_URL"),
-        stripe_api_key=required("STRIPE_API_KEY"),
-        stripe_api_base=environ.get("STRIPE_API_BASE") or None,
-        kafka_bootstrap_servers=required("KAFKA_BOOTSTRAP_SERVERS"),
-        kafka_topic=environ.get("KAFKA_TOPIC") or "payments",
-        jwt_secret_keys=secrets,
-        encryption_keys=tuple(encryption_keys),
-        host=environ.get("PAYMENT_SERVICE_HOST") or "127.0.0.1",
-        port=number("PAYMENT_SERVICE_PORT", DEFAULT_PORT, 65_535),
-        public_url=(environ.get("PUBLIC_URL") or "").rstrip("/") or None,
-        max_threads=number("MAX_THREADS", 8, 64),
+        database_url=_database_url(given),
+        stripe_api_key=given.required("STRIPE_API_KEY"),
+        stripe_api_base=given.optional("STRIPE_API_BASE"),
+        stripe_webhook_secrets=_webhook_secrets(given),
+        sweep_s=given.number("STRIPE_SWEEP_S", 60, 3_600),
+        kafka_bootstrap_servers=given.required("KAFKA_BOOTSTRAP_SERVERS"),
+        kafka_topic=given.optional("KAFKA_TOPIC") or "payments",
+        jwt_secret_keys=_jwt_secrets(given),
+        jwt_key_set=given.optional("JWT_JWKS"),
+        jwt_issuer=given.optional("JWT_ISSUER"),
+        jwt_audience=given.optional("JWT_AUDIENCE"),
+        encryption_keys=_encryption_keys(given),
+        rate_limits=_rate_limits(given),
+        trusted_proxies=tuple(
+            given.each("TRUSTED_PROXIES", ipaddress.ip_network, "addresses or networks, with commas")
+        ),
+        cors_origins=tuple(
+            given.each("CORS_ORIGINS", _origin, "origins such as https://shop.example, with commas, or *")
+        ),
+        host=given.optional("PAYMENT_SERVICE_HOST") or "127.0.0.1",
+        port=given.number("PAYMENT_SERVICE_PORT", DEFAULT_PORT, 65_535),
+        public_url=(given.optional("PUBLIC_URL") or "").rstrip("/") or None,
+        max_threads=given.number("MAX_THREADS", 8, 64),
     )
-    if problems:
-        raise SettingsInvalid("; ".join(problems))
+    if given.problems:
+        raise SettingsInvalid("; ".join(given.problems))
     return settings
 
 
-def _parts(database_url: str) -> set[str]:
+# --- What is wrong is collected ----------------------------------------------------------------------------------
+
+
+class _Given:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[str] = []
+
+    def optional(self, name: str) -> str | None:
+        return self._environ.get(name, "").strip() or None
+
+    def required(self, name: str) -> str:
+        value = self.optional(name)
+        if value is None:
+            self.problems.append(f"{name} is not set")
+        return value or ""
+
+    def number(self, name: str, default: int, largest: int) -> int:
+        text = self.optional(name) or str(default)
+        if not text.isdecimal() or not 1 <= int(text) <= largest:
+            self.problems.append(f"{name} must be a whole number from 1 to {largest}")
+            return default
+        return int(text)
+
+    def each(self, name: str, read_one: Callable[[str], T], form: str) -> list[T]:
+        """A list with commas."""
+        try:
+            return [read_one(part.strip()) for part in (self.optional(name) or "").split(",") if part.strip()]
+        except ValueError:
+            self.problems.append(f"{name} must be {form}")
+            return []
+
+
+# --- Settings that have a form -----------------------------------------------------------------------------------
+
+
+def _database_url(given: _Given) -> str:
+    text = given.required("DATABASE_URL")
     try:
-        return {name for name, value in conninfo_to_dict(database_url).items() if value}
+        parts = {name for name, value in conninfo_to_dict(text).items() if value}
     except ProgrammingError:
-        return set()
+        parts = set()
+    if not {"host", "user", "dbname"} <= parts:
+        given.problems.append(
+            "DATABASE_URL must name a host, a user and a database: postgresql://user:password@host:5432/name"
+        )
+    return text
+
+
+def _webhook_secrets(given: _Given) -> tuple[str, ...]:
+    secrets = tuple(secret.strip() for secret in given.required("STRIPE_WEBHOOK_SECRET").split(","))
+    if not all(secrets):  # against an empty one anybody can sign
+        given.problems.append("STRIPE_WEBHOOK_SECRET must not be empty (several, for rotation, with commas)")
+    return secrets
+
+
+def _jwt_secrets(given: _Given) -> tuple[str, ...]:
+    # Where others sign with keys of a set, no secret of ours is needed.
+    text = given.optional("JWT_SECRET_KEY") if given.optional("JWT_JWKS") else given.required("JWT_SECRET_KEY")
+    secrets = tuple(filter(None, (secret.strip() for secret in (text or "").split(","))))
+    if any(len(secret.encode()) < MIN_SECRET_BYTES for secret in secrets):
+        given.problems.append(
+            f"JWT_SECRET_KEY must have at least {MIN_SECRET_BYTES} bytes (several, for rotation, with commas)"
+        )
+    return secrets
+
+
+def _encryption_keys(given: _Given) -> tuple[bytes, ...]:
+    given.required("ENCRYPTION_KEY")
+    form = f"{ENCRYPTION_KEY_BYTES} bytes in hex (several, for rotation, with commas)"
+    keys = given.each("ENCRYPTION_KEY", bytes.fromhex, form)
+    if any(len(key) != ENCRYPTION_KEY_BYTES for key in keys):
+        given.problems.append(f"ENCRYPTION_KEY must be {form}")
+    return tuple(keys)
+
+
+def _rate_limits(given: _Given) -> tuple[Limit, ...]:
+    limits = (
+        Limit(given.number("RATE_LIMIT_PER_MINUTE", 100, MAX_RATE), 60),
+        Limit(given.number("RATE_LIMIT_PER_10_SECONDS", 20, MAX_RATE), 10),
+    )
+    switch = given.optional("RATE_LIMIT") or "on"
+    if switch not in {"on", "off"}:
+        given.problems.append("RATE_LIMIT must be on or off")
+    return () if switch == "off" else limits
+
+
+def _origin(text: str) -> str:
+    scheme, _, host = text.partition("://")
+    if text != "*" and (scheme not in {"http", "https"} or not host or "/" in host):
+        raise ValueError(text)
+    return text

@@ -13,6 +13,7 @@ import psycopg
 log = logging.getLogger(__name__)
 
 LOG_GREW = "ledger"
+INBOX_GREW = "inbox"
 # Between two rings, so that a busy writer costs the database no more than this many notifications a second: 1 / it.
 MIN_INTERVAL_S = 0.005
 RECONNECT_S = 0.5

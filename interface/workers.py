@@ -8,7 +8,7 @@ from threading import Event, Thread
 import psycopg
 
 from application.event_store import Ledger
-from interface.bootstrap import PROJECTIONS, fold_fast, log_reader, recall, worker_name
+from interface.bootstrap import PROJECTIONS, fold_fast, log_reader, recall, shared, worker_name
 from interface.kafka.publisher import NAME, Publisher
 from interface.settings import Settings
 from interface.signals import LOG_GREW, listen
@@ -17,6 +17,8 @@ from projections.engine import Engine, Projection, connect
 STOP_TIMEOUT_S = 10
 # A batch of the publisher's is in flight at once.
 MAX_PUBLISHED = 1_000
+# Nobody waits for what is published, and a batch costs Kafka's client more than the database.
+PUBLISHER_PACE_S = 0.02
 
 
 def project(settings: Settings) -> None:
@@ -35,7 +37,7 @@ def publishing(settings: Settings) -> Iterator[Projection]:
     """The publisher, as the projection it is."""
     publisher = Publisher(settings.kafka_bootstrap_servers, settings.kafka_topic)
     try:
-        yield Projection(NAME, publisher.publish, MAX_PUBLISHED)
+        yield Projection(NAME, publisher.publish, MAX_PUBLISHED, PUBLISHER_PACE_S)
     finally:
         publisher.close()
 
@@ -48,9 +50,8 @@ def _follow(settings: Settings, projections: Sequence[Projection]) -> None:
     ledger = Ledger(settings.database_url, pool_size=2 * len(projections))
     with suppress(psycopg.OperationalError), connect(settings.database_url, worker_name()) as conn:
         recall(ledger, conn)  # a help at the start, not a need: the engines wait for the database
-    engines = [
-        Engine(projection, log_reader(ledger), settings.database_url, worker_name()) for projection in projections
-    ]
+    read = shared(log_reader(ledger)) if len(projections) > 1 else log_reader(ledger)
+    engines = [Engine(projection, read, settings.database_url, worker_name()) for projection in projections]
     threads = [
         Thread(target=engine.run, name=projection.name, daemon=True)
         for engine, projection in zip(engines, projections, strict=True)

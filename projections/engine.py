@@ -10,6 +10,7 @@ whoever was deposed without noticing writes nothing, and whoever holds that row 
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
@@ -26,9 +27,12 @@ from projections.parking import Apply, Failure, TooManyParked, Unreadable
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 5_000
+MAX_BATCH = 10_000
 # From this size on a batch means that more is waiting: the next is read while this one is written.
 FULL_ENOUGH = 1_000
+# Small batches begin so far apart: a batch costs as much as twenty facts in it, and more will have come meanwhile.
+# The first after a silence does not wait.
+PACE_S = 0.01
 # An idle engine looks at the log this often even if nobody wakes it.
 IDLE_S = 1.0
 # A standby queues for the lock so long at a time: waiting in the database holds back its clean-up.
@@ -69,6 +73,7 @@ class Projection(Struct, frozen=True):
     name: str
     apply: Apply
     max_batch: int = MAX_BATCH
+    pace_s: float = PACE_S
 
 
 class ReadModel(Struct, frozen=True):
@@ -95,6 +100,8 @@ class Engine:
         self._worker = worker
         self.wake = Event()
         self._stopping = Event()
+        # Where our last batch left the checkpoint. If that is not so any more, we are deposed and write nothing.
+        self._position: int | None = None
         self._reader: ThreadPoolExecutor | None = None
         self._ahead: tuple[int, Future[Sequence[Envelope | Unreadable]]] | None = None
 
@@ -120,8 +127,10 @@ class Engine:
     def _work(self, conn: Connection[Any]) -> None:
         while not self._stopping.is_set() and not take_over(conn, self._name):
             pass
+        self._position = None
         while not self._stopping.is_set():
             self.wake.clear()
+            began_s = time.monotonic()
             try:
                 worked = self.step(conn)
             except (*PASSING, Deposed):
@@ -131,22 +140,36 @@ class Engine:
                 raise
             if not worked:
                 self.wake.wait(IDLE_S)
+            elif worked < FULL_ENOUGH:
+                self._stopping.wait(max(0.0, began_s + self._projection.pace_s - time.monotonic()))
 
     def step(self, conn: Connection[Any], upto: int | None = None) -> int:
         """Apply the next batch, at most up to a position; answer how many facts it had.
 
         Raises Deposed and TooManyParked, and whatever is PASSING.
         """
-        position = checkpoint(conn, self._name)
+        position = checkpoint(conn, self._name) if self._position is None else self._position
         batch = self._batch(position)
         if upto is not None:
             batch = [row for row in batch if (row.position or 0) <= upto]
         if batch:
-            with conn.transaction():
-                _advance(conn, self._name, position, batch[-1].position or 0)
-                # Read under the checkpoint's lock: a retry may just have brought a stream back.
-                self._settle(conn, batch, parking.aside(conn, self._name))
+            self._position = None
+            try:
+                self._write(conn, position, batch, at_once=True)
+            except (*PASSING, Deposed, TooManyParked):
+                raise
+            except Exception:  # noqa: BLE001  whatever it is, it is looked for: all is as before, so it comes again
+                self._write(conn, position, batch, at_once=False)
+            self._position = batch[-1].position
         return len(batch)
+
+    def _write(
+        self, conn: Connection[Any], position: int, batch: Sequence[Envelope | Unreadable], *, at_once: bool
+    ) -> None:
+        with conn.transaction():
+            _advance(conn, self._name, position, batch[-1].position or 0)
+            # Read under the checkpoint's lock, by a statement of its own: a retry may just have brought a stream back.
+            self._settle(conn, batch, parking.aside(conn, self._name), at_once=at_once)
 
     def retry(
         self, conn: Connection[Any], stream: UUID, read: Callable[[UUID], Sequence[Envelope | Unreadable]]
@@ -159,15 +182,24 @@ class Engine:
             if row is None:
                 return True
             missed = [fact for fact in read(stream) if row[0] <= (fact.position or 0) <= upto]
-            failed = self._settle(conn, missed, frozenset())
+            failed = self._settle(conn, missed, frozenset(), at_once=False)
             if not failed:
                 parking.unpark(conn, self._name, stream)
             return not failed
 
-    def _settle(self, conn: Connection[Any], rows: Sequence[Envelope | Unreadable], parked: frozenset[UUID]) -> int:
-        """Apply what can be applied and park the rest, in the caller's transaction; answer how many streams failed."""
+    def _settle(
+        self, conn: Connection[Any], rows: Sequence[Envelope | Unreadable], parked: frozenset[UUID], *, at_once: bool
+    ) -> int:
+        """Apply what can be applied and park the rest, in the caller's transaction; answer how many streams failed.
+
+        `at_once`: without the savepoints that tell what fails from the rest; then an error is the whole batch's.
+        """
         facts, unreadable = parking.sorted_out(rows, parked)
-        failures = parking.apply_around(conn, self._projection.apply, facts, PASSING) + unreadable
+        apply = self._projection.apply
+        if at_once:
+            failures = [*((apply(conn, facts) if facts else None) or ()), *unreadable]
+        else:
+            failures = parking.apply_around(conn, apply, facts, PASSING) + unreadable
         if failures:
             parking.park(conn, self._name, failures, len(parked))
         for failure in failures:
@@ -226,13 +258,18 @@ def hold(conn: Connection[Any], projection: str) -> int:
     return int(row[0]) if row else 0
 
 
+# NULL for NULL costs nothing; a worker that goes on again has stopped no more. Whoever waits to read their own writes
+# hears of it when the transaction ends and the rows are there, not before.
+_ADVANCE = """
+WITH moved AS (UPDATE checkpoints SET position = %s, stopped = NULL WHERE projection = %s AND position = %s RETURNING 1)
+SELECT pg_notify(%s, %s) FROM moved
+"""
+
+
 def _advance(conn: Connection[Any], projection: str, before: int, position: int) -> None:
-    # NULL for NULL costs nothing; a worker that goes on again has stopped no more.
-    query = "UPDATE checkpoints SET position = %s, stopped = NULL WHERE projection = %s AND position = %s"
-    if not conn.execute(query, (position, projection, before), prepare=True).rowcount:
+    values = (position, projection, before, CHANNEL, f"{projection} {position}")
+    if not conn.execute(_ADVANCE, values, prepare=True).rowcount:
         raise Deposed(projection)
-    # Whoever waits to read their own writes hears of it when the rows are there, not before.
-    conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{projection} {position}"), prepare=True)
 
 
 def _tell_stopped(conn: Connection[Any], projection: str, error: Exception) -> None:

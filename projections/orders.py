@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, LiteralString
 from uuid import UUID
 
 from msgspec import Struct
@@ -14,6 +15,7 @@ from domain.envelope import Envelope
 from domain.money import Money
 from domain.payment import Payment, PaymentAt
 from domain.payment_facts import AuthorizationStarted
+from projections.arrays import bigints, blobs, moments, texts, uuids
 from projections.engine import ReadModel
 from projections.parking import Failure
 from projections.payment_rows import fold, read_row, state_of
@@ -104,24 +106,29 @@ def apply(conn: Connection[Any], envelopes: Sequence[Envelope], suffix: str = ""
     named = [at for at in changed if at.payment.order is not None]
     if named:
         columns = (
-            [at.id for at in named],
-            [at.version for at in named],
-            [at.position for at in named],
-            [at.created_at for at in named],
-            [at.updated_at for at in named],
-            [at.payment.order for at in named],
-            [state_of(at) for at in named],
+            uuids([at.id for at in named]),
+            bigints([at.version for at in named]),
+            bigints([at.position for at in named]),
+            moments([at.created_at for at in named]),
+            moments([at.updated_at for at in named]),
+            texts([at.payment.order for at in named]),
+            blobs([state_of(at) for at in named]),
         )
-        conn.execute(SQL(_UPSERT_PAYMENTS).format(table=Identifier(payments)), columns, prepare=True)
+        conn.execute(_rendered(_UPSERT_PAYMENTS, payments), columns, prepare=True)
     begun = _begun(envelopes, {at.id: at.version for at in changed})
     if begun:
-        orders_begun = ([order for order, _ in begun], [at for _, at in begun])
-        conn.execute(SQL(_UPSERT_ORDERS).format(table=Identifier(orders)), orders_begun, prepare=True)
+        orders_begun = (texts([order for order, _ in begun]), moments([at for _, at in begun]))
+        conn.execute(_rendered(_UPSERT_ORDERS, orders), orders_begun, prepare=True)
     new = {envelope.stream for envelope in envelopes if envelope.version == 1}
     left = [at.id for at in changed if at.payment.order is None and at.id not in new]
     if left:  # another attempt named no order any more
-        conn.execute(SQL("DELETE FROM {} WHERE id = ANY(%b)").format(Identifier(payments)), (left,))
+        conn.execute(SQL("DELETE FROM {} WHERE id = ANY(%b::uuid[])").format(Identifier(payments)), (uuids(left),))
     return failures
+
+
+@cache
+def _rendered(statement: LiteralString, table: str) -> bytes:
+    return SQL(statement).format(table=Identifier(table)).as_bytes()
 
 
 def _begun(envelopes: Sequence[Envelope], folded: dict[UUID, int]) -> list[tuple[str, datetime]]:

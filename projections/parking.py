@@ -76,7 +76,7 @@ def sorted_out(rows: Iterable[Envelope | Unreadable], aside: frozenset[UUID]) ->
     blocked = set(aside)
     facts, failures = [], []
     for row in rows:
-        if row.stream in blocked:
+        if blocked and row.stream in blocked:
             continue
         if isinstance(row, Envelope):
             facts.append(row)

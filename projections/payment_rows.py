@@ -1,6 +1,7 @@
 """Rows that hold a payment's whole state: folding a batch of facts into them, with the domain's own `evolve`."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from domain.envelope import Envelope
 from domain.payment import Payment, PaymentAt, evolve
 from domain.payment_facts import AuthorizationStarted
 from domain.personal import Sealed
+from projections.arrays import uuids
 from projections.parking import Failure
 
 
@@ -79,11 +81,14 @@ def _folded(before: PaymentAt | None, facts: Sequence[Envelope]) -> tuple[Paymen
 
 
 def _stored(conn: Connection[Any], table: str, streams: list[UUID]) -> dict[int, PaymentAt]:
-    statement = SQL("SELECT id, state, version, position, created_at, updated_at FROM {} WHERE id = ANY(%b)").format(
-        Identifier(table)
-    )
     with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
-        return {row[0].int: read_row(row) for row in cursor.execute(statement, [streams], prepare=True)}
+        return {row[0].int: read_row(row) for row in cursor.execute(_select(table), (uuids(streams),), prepare=True)}
+
+
+@cache
+def _select(table: str) -> bytes:
+    query = "SELECT id, state, version, position, created_at, updated_at FROM {} WHERE id = ANY(%b::uuid[])"
+    return SQL(query).format(Identifier(table)).as_bytes()
 
 
 def read_row(row: tuple[Any, ...]) -> PaymentAt:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from domain.envelope import Envelope
 from domain.payment import PaymentAt, Status
+from projections.arrays import bigints, blobs, moments, texts, uuids
 from projections.engine import ReadModel
 from projections.parking import Failure
 from projections.payment_rows import fold, read_row, state_of
@@ -39,18 +41,23 @@ def apply(conn: Connection[Any], envelopes: Sequence[Envelope], suffix: str = ""
     if changed:
         payments = [at.payment for at in changed]
         columns = (
-            [at.id for at in changed],
-            [at.version for at in changed],
-            [at.position for at in changed],
-            [at.created_at for at in changed],
-            [at.updated_at for at in changed],
-            [payment.status for payment in payments],
-            [payment.customer for payment in payments],
-            [payment.order for payment in payments],
-            [state_of(at) for at in changed],
+            uuids([at.id for at in changed]),
+            bigints([at.version for at in changed]),
+            bigints([at.position for at in changed]),
+            moments([at.created_at for at in changed]),
+            moments([at.updated_at for at in changed]),
+            texts([payment.status for payment in payments]),
+            texts([payment.customer for payment in payments]),
+            texts([payment.order for payment in payments]),
+            blobs([state_of(at) for at in changed]),
         )
-        conn.execute(SQL(_UPSERT).format(table=Identifier(table)), columns, prepare=True)
+        conn.execute(_upsert(table), columns, prepare=True)
     return failures
+
+
+@cache
+def _upsert(table: str) -> bytes:
+    return SQL(_UPSERT).format(table=Identifier(table)).as_bytes()
 
 
 MODEL = ReadModel(NAME, (NAME,), apply)
@@ -80,6 +87,13 @@ async def find(conn: AsyncConnection[Any], payment: UUID) -> PaymentAt | None:
         await cursor.execute(_COLUMNS + "WHERE id = %s", [payment], prepare=True)
         row = await cursor.fetchone()
     return read_row(row) if row else None
+
+
+async def find_all(conn: AsyncConnection[Any], payments: Sequence[UUID]) -> dict[UUID, PaymentAt]:
+    """Those of the payments that are there."""
+    async with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
+        await cursor.execute(_COLUMNS + "WHERE id = ANY(%b::uuid[])", [uuids(payments)], prepare=True)
+        return {row[0]: read_row(row) for row in await cursor.fetchall()}
 
 
 async def newest(conn: AsyncConnection[Any], wanted: Wanted, limit: int) -> list[PaymentAt]:

@@ -2,18 +2,22 @@
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from application.gateway import (
+    Absent,
     AnyInstruction,
     AuthorizeInstruction,
     CaptureInstruction,
     RefundInstruction,
+    RefundSeen,
+    Standing,
     Unknown,
     VoidInstruction,
 )
@@ -42,11 +46,14 @@ class Intent:
     """What Stripe would call a PaymentIntent; amounts in minor units."""
 
     id: str
+    payment: UUID
+    operation: str
     amount: Money
     automatic: bool
     status: Literal["requires_action", "requires_capture", "succeeded", "canceled", "declined"]
     received: int = 0
     refunded: int = 0
+    refunds: list[RefundSeen] = field(default_factory=list)
 
 
 class Behaviour(Struct):
@@ -72,6 +79,7 @@ class FakeGateway:
         self.asked: list[AnyInstruction] = []
         self.moved: Counter[str] = Counter()
         self.busy = asyncio.Event()
+        self.away_s: float | None = None
         self._multicapture = multicapture
         self._kept: dict[str, tuple[AnyInstruction, Outcome]] = {}
         self._next: list[Behaviour] = []
@@ -103,16 +111,41 @@ class FakeGateway:
         outcome = self._answer(instruction, behaviour)
         return outcome if behaviour.answers else Unknown("reply lost")
 
-    async def look_up(self, payment: UUID, operation: str, payment_intent: str) -> Outcome | Unknown:
-        del payment
+    async def standing(
+        self, payment: UUID, authorization: str, payment_intent: str | None
+    ) -> Standing | Absent | Unknown:
         if self._next and not self._next.pop(0).answers:
             return Unknown("timeout")
-        intent = self.intents[payment_intent]
+        mine = (intent for intent in self.intents.values() if intent.operation == authorization)
+        intent = self.intents.get(payment_intent) if payment_intent else next(mine, None)
+        if intent is None:
+            return Absent(f"req_search_{payment}")
+        zero = Money.zero(intent.amount.currency)
+        return Standing(
+            payment_intent=intent.id,
+            operation=intent.operation,
+            authorization=self._told(authorization, intent),
+            captured=replace(zero, minor=intent.received),
+            released={"succeeded": "taken", "canceled": "cancelled"}.get(intent.status, "no"),
+            charge=f"ch_{intent.id}",
+            refunds=tuple(intent.refunds),
+            disputes=(),
+            evidence="req_standing",
+        )
+
+    def _told(self, operation: str, intent: Intent) -> Outcome:
         if intent.status == "requires_action":
             return _challenge(operation, intent)
         if intent.status in {"requires_capture", "succeeded"}:
             return self._authorized(operation, intent, intent.amount)
-        return RecordFailed(operation, DECLINE, "req_look_up", intent.id)
+        return RecordFailed(operation, DECLINE, "req_standing", intent.id)
+
+    async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
+        intent = self.intents.get(payment_intent)
+        return intent.payment if intent else Absent("req_payment_of")
+
+    def unavailable_s(self) -> float | None:
+        return self.away_s
 
     async def verify(self) -> None:
         pass
@@ -140,7 +173,8 @@ class FakeGateway:
                 return self._refund(instruction, behaviour)
 
     def _authorize(self, asked: AuthorizeInstruction, behaviour: Behaviour) -> Outcome:
-        intent = Intent(f"pi_{len(self.intents) + 1}", asked.amount, asked.capture == "automatic", "declined")
+        name = f"pi_{len(self.intents) + 1}"
+        intent = Intent(name, asked.payment, asked.operation, asked.amount, asked.capture == "automatic", "declined")
         self.intents[intent.id] = intent
         if behaviour.declines:
             return RecordFailed(asked.operation, DECLINE, "req_declined", intent.id)
@@ -175,6 +209,7 @@ class FakeGateway:
             return RecordFailed(asked.operation, TOO_MUCH, "req_capture")
         final = asked.final or not asked.multicapture
         intent.received += asked.amount.minor
+        intent.operation = asked.operation  # as Stripe's metadata is replaced
         intent.status = "succeeded" if final else "requires_capture"
         amount = behaviour.confirms or asked.amount
         return RecordCaptured(asked.operation, amount, final, f"ch_{intent.id}", "req_capture")
@@ -191,6 +226,7 @@ class FakeGateway:
         if intent.refunded + asked.amount.minor > intent.received:
             return RecordFailed(asked.operation, TOO_MUCH, "req_refund")
         intent.refunded += asked.amount.minor
+        intent.refunds.append(RefundSeen(f"re_{asked.operation}", asked.amount, asked.operation, None))
         amount = behaviour.confirms or asked.amount
         return RecordRefunded(asked.operation, amount, f"re_{asked.operation}", "req_refund")
 

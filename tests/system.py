@@ -22,6 +22,13 @@ from tests.processes import eventually, runs
 
 START_S = 90
 HEAL_S = 60
+# Longer than an operation is left to its own worker, and what one try of recovery may take.
+SETTLE_S = 120
+# Operations that are open, and facts that the read model of these has not seen yet.
+UNSETTLED = """
+SELECT (SELECT count(*) FROM open_operations WHERE NOT waiting), (SELECT count(*) FROM ledger_events WHERE
+    notification_id > coalesce((SELECT position FROM checkpoints WHERE projection = 'open_operations'), 0))
+"""
 STOP_S = 30
 ANSWER_S = 60.0
 CONNECTIONS = 100
@@ -157,6 +164,12 @@ class System:
         """Every object of the Stripe stand-in."""
         state: dict[str, Any] = self._control.get(f"{self.stripe}/_sandbox/state").json()
         return state
+
+    def settled(self) -> bool:
+        """Whether every operation that has started has ended, those aside that wait for a cardholder."""
+        with psycopg.connect(self.database_url, connect_timeout=5) as conn:
+            row = conn.execute(UNSETTLED).fetchone()
+        return row == (0, 0)
 
     def amount_at_stripe(self, payment: dict[str, Any]) -> dict[str, int]:
         """What Stripe says about a payment's money, in the ledger's words and minor units."""

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
 from threading import Event
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -14,11 +17,11 @@ from application.event_store import Ledger
 from domain.envelope import Envelope
 from interface import bootstrap
 from interface.migrations import migrate
+from projections import arrays, orders, payment_status
 from projections import engine as engine_module
-from projections import orders, payment_status
-from projections.engine import Deposed, Engine, Projection, take_over
+from projections.engine import Away, Deposed, Engine, Projection, take_over
 from projections.parking import Unreadable
-from tests.given import AUTHORIZED, DECLINED, captured, refunded, started
+from tests.given import AUTHORIZED, DECLINED, NOON, captured, refunded, started
 from tests.processes import eventually
 from tests.read_side import ReadSide, running
 
@@ -30,6 +33,7 @@ SETTINGS = {
     "STRIPE_API_KEY": "sk_test_none",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     "JWT_SECRET_KEY": "0" * 64,
+    "STRIPE_WEBHOOK_SECRET": "whsec_tests",
     "ENCRYPTION_KEY": "0" * 64,
 }
 
@@ -115,6 +119,83 @@ def test_a_row_larger_than_a_batch_is_read_alone(side: ReadSide, monkeypatch: py
     assert side.rows() == side.folded()
 
 
+def test_what_is_read_never_passes_a_writer_in_flight(side: ReadSide) -> None:
+    with psycopg.connect(side.url) as writer:
+        writer.execute(
+            "INSERT INTO ledger_events (originator_id, originator_version, topic, state) VALUES (%s, 1, 'T', '{}')",
+            (uuid4(),),
+        )
+        side.captured()
+        assert side.read(0, 1_000) == []
+        writer.commit()
+    assert [row.position for row in side.read(0, 1_000)] == list(range(1, side.end + 1))
+
+
+def test_reading_goes_on_after_its_connections_were_cut(side: ReadSide) -> None:
+    side.captured()
+    for _ in range(3):
+        assert len(side.read(0, 1_000)) == side.end
+        side.conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_engines_beside_each_other_share_what_one_of_them_read(side: ReadSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def read(after: int, limit: int) -> Sequence[Envelope | Unreadable]:
+        asked.append(after)
+        return side.read(after, limit)
+
+    share = bootstrap.shared(read)
+    assert [list(share(0, 10)) for _ in range(2)] == [[], []], "that there is nothing is not kept"
+    side.captured()
+    whole, again = share(0, 10), share(0, 10)
+    assert again is whole
+    assert len(share(0, 2)) == 2, "who asks for less gets less"
+    assert [row.position for row in share(2, 10)] == [3, 4]
+    assert asked == [0, 0, 0, 0, 2]
+    monkeypatch.setattr(bootstrap, "SHARED_S", 0.0)
+    assert share(2, 10) == share(2, 10)
+    assert asked[5:] == [2, 2], "what was read a while ago is read anew"
+
+
+def test_small_batches_keep_their_distance_and_the_first_does_not_wait(side: ReadSide) -> None:
+    applied: list[int] = []
+
+    def apply(_: object, facts: Sequence[Envelope]) -> None:
+        applied.append(len(facts))
+
+    engine = side.engine(Projection(NAME, apply, pace_s=60))
+    with running(engine):
+        side.captured()
+        engine.wake.set()
+        eventually(lambda: applied == [4])
+        for _ in range(2):
+            side.captured()
+            engine.wake.set()
+        time.sleep(0.2)
+        assert applied == [4]
+    patient = side.engine(Projection(NAME, apply, pace_s=60))
+    with running(patient):
+        eventually(lambda: applied == [4, 8])
+
+
+def test_a_column_arrives_as_it_was_packed(side: ReadSide) -> None:
+    moments = [NOON, NOON.replace(microsecond=1), datetime(1969, 7, 20, 20, 17, 40, 999_999, tzinfo=UTC)]
+    elsewhere = NOON.astimezone(timezone(timedelta(hours=-5)))
+    for packed, kind, values in (
+        (arrays.uuids(ids := [uuid4(), uuid4()]), "uuid[]", ids),
+        (arrays.bigints([0, -1, 2**62]), "bigint[]", [0, -1, 2**62]),
+        (arrays.moments([*moments, elsewhere]), "timestamptz[]", [*moments, NOON]),
+        (arrays.texts(["", "naïve 🎭", None]), "text[]", ["", "naïve 🎭", None]),
+        (arrays.blobs([b"", b"\x00\xff"]), "bytea[]", [b"", b"\x00\xff"]),
+        (arrays.texts([]), "text[]", []),
+    ):
+        assert side.one(f"SELECT %b::{kind}", packed) == values
+
+
 # --- One worker --------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +253,40 @@ def test_a_deposed_worker_writes_nothing(side: ReadSide) -> None:
         deposed.step(side.conn)
     assert applied == []
     assert (side.checkpoint(), side.rows()) == (side.end, side.folded())
+
+
+def test_a_worker_that_finds_itself_deposed_begins_where_the_other_is(side: ReadSide) -> None:
+    side.captured()
+    applied: list[int] = []
+
+    def apply(_: object, facts: Sequence[Envelope]) -> None:
+        applied.extend(fact.position or 0 for fact in facts)
+
+    engine = side.engine(Projection(NAME, apply))
+    assert take_over(side.conn, NAME)
+    engine.step(side.conn)
+    side.captured()
+    side.conn.execute("UPDATE checkpoints SET position = 8")
+    side.captured()
+    with pytest.raises(Deposed):
+        engine.step(side.conn)
+    engine.step(side.conn)
+    assert applied == [1, 2, 3, 4, 9, 10, 11, 12]
+
+
+def test_what_is_no_fault_of_the_facts_is_tried_again_later_and_not_at_once(side: ReadSide) -> None:
+    side.captured()
+    tried: list[int] = []
+
+    def away(_: object, facts: Sequence[Envelope]) -> None:
+        tried.append(len(facts))
+        raise Away
+
+    assert take_over(side.conn, NAME)
+    engine = side.engine(Projection(NAME, away))
+    with pytest.raises(Away):
+        engine.step(side.conn)
+    assert (tried, side.checkpoint(), side.parked()) == ([4], 0, [])
 
 
 def test_an_engine_goes_on_after_its_connection_was_cut(side: ReadSide) -> None:

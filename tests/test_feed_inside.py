@@ -20,7 +20,7 @@ from application.event_store import Ledger
 from interface.bootstrap import clock
 from interface.log_watch import LogWatch, before_stopping
 from interface.services import Services
-from interface.tokens import SCOPES, Tokens, mint
+from interface.tokens import SCOPES, Tokens, Trust, mint
 from interface.web import events as feed
 from interface.web.facts import line
 from interface.web.problems import HANDLERS
@@ -46,7 +46,7 @@ class Inside(Services):
             dependencies={"services": Provide(lambda: self, sync_to_thread=False)},
             exception_handlers=HANDLERS,
         )
-        self.app.state.tokens = Tokens((SECRET,), self.clock)
+        self.app.state.tokens = Tokens(Trust((SECRET,)), self.clock)
 
     async def get(self, path: str) -> httpx.Response:
         token = mint(SECRET, "cinema", SCOPES, self.clock(), timedelta(hours=1))

@@ -17,14 +17,15 @@ from tests.given import AUTHORIZED, CAPTURED, started
 from tests.processes import eventually
 from tests.system import System, running
 from tests.test_event_store import append, envelopes
+from tests.torture import SIZE, tell
 
-PATIENCE_S = 30.0
+PATIENCE_S = SIZE.patience_s
 RAW = "INSERT INTO ledger_events (originator_id, originator_version, topic, state) VALUES (%s, %s, %s, %s)"
 
-WRITERS = 4
-APPENDS_EACH = 60
-PAYMENTS_EACH = 6
-HELD_OPEN = 8
+WRITERS = SIZE.writers
+APPENDS_EACH = SIZE.appends_each
+PAYMENTS_EACH = SIZE.payments_each
+HELD_OPEN = SIZE.held_open
 RECONNECT_AFTER = 97
 
 
@@ -138,6 +139,7 @@ def test_in_a_storm_of_writers_every_reader_sees_every_position_once_and_in_orde
             seen = reader.result(PATIENCE_S)
             assert seen[: len(expected)] == expected
     gaps = expected[-1] - before - len(expected)
+    tell(facts=len(expected), gaps=gaps, readers=5)
     assert gaps > WRITERS * APPENDS_EACH, "rolled back transactions left gaps that stay"
     assert len(expected) > WRITERS * APPENDS_EACH * 6
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from typing import Any, cast
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import httpx
 import psycopg
@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from application.event_store import Ledger, StreamMoved
-from application.gateway import AnyInstruction, PaymentGateway, RefundInstruction, Unknown
+from application.gateway import Absent, AnyInstruction, PaymentGateway, RefundInstruction, Standing, Unknown
 from domain.envelope import NO_PREVIOUS
 from domain.payment_commands import Outcome, RecordFailed, RecordRefunded
 from interface.metrics import MeteredGateway, MeteredLedger, Metrics, metered
@@ -147,9 +147,17 @@ def test_a_call_whose_outcome_is_not_known_leaves_an_open_operation() -> None:
         async def perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
             return answers[int(instruction.operation)]
 
-        async def look_up(self, payment: UUID, operation: str, payment_intent: str) -> Outcome | Unknown:
-            del payment, payment_intent
-            return answers[int(operation)]
+        async def standing(
+            self, payment: UUID, authorization: str, payment_intent: str | None
+        ) -> Standing | Absent | Unknown:
+            del payment, authorization
+            return Absent("req_3") if payment_intent else Unknown("timeout")
+
+        async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
+            return uuid5(uuid4(), payment_intent)
+
+        def unavailable_s(self) -> float | None:
+            return 2.5
 
         async def verify(self) -> None:
             raise NotImplementedError
@@ -162,13 +170,16 @@ def test_a_call_whose_outcome_is_not_known_leaves_an_open_operation() -> None:
             name = str(number)
             refund = RefundInstruction(payment=uuid4(), operation=name, payment_intent="pi_1", amount=usd(1))
             assert await gateway.perform(refund) is answer
-        assert await gateway.look_up(uuid4(), "0", "pi_1") is answers[0]
+        assert await gateway.standing(uuid4(), "0", "pi_1") == Absent("req_3")
+        assert isinstance(await gateway.payment_of("pi_1"), UUID)
+        assert gateway.unavailable_s() == 2.5
 
     asyncio.run(ask())
     counted = samples(metrics.text().decode())
     for result in ("unknown", "declined", "approved"):
         assert counted["gateway_call_seconds_count", "refund", result] == 1
-    assert counted["gateway_call_seconds_count", "look_up", "unknown"] == 1
+    assert counted["gateway_call_seconds_count", "standing", "absent"] == 1
+    assert counted["gateway_call_seconds_count", "payment_of", "found"] == 1
     assert counted["operations_total", "refund", "open"] == 1
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from threading import Event, Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -18,10 +18,11 @@ from application.event_store import Ledger
 from domain.envelope import Envelope
 from domain.payment import Payment, evolve
 from domain.payment_facts import Authorized, PaymentFact
+from interface.bootstrap import PROJECTIONS
 from interface.cli import main
 from interface.migrations import migrate
 from interface.progress import Progress
-from interface.web import waiting
+from interface.web import health, waiting
 from interface.web.problems import ProblemError
 from projections import engine as engine_module
 from projections import parking, payment_rows, payment_status
@@ -193,6 +194,31 @@ def test_an_error_that_divides_every_batch_is_given_up_early(side: ReadSide, mon
         side.engine(Projection("broken", apply)).step(side.conn)
     assert calls < 5 * parking.MAX_PARKED
     assert side.parked() == []
+
+
+def test_whoever_asks_whether_we_are_ready_hears_what_is_parked_and_what_has_stopped(
+    side: ReadSide, refusing: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checks() -> dict[str, str]:
+        async def ask() -> dict[str, str]:
+            async with AsyncConnectionPool(side.url, min_size=1, max_size=1, open=False) as queries:
+                return await health.checked(cast("Any", SimpleNamespace(queries=queries)))
+
+        return asyncio.run(ask())
+
+    assert checks() == {"store": "ok"} | dict.fromkeys((projection.name for projection in PROJECTIONS), "ok")
+    side.captured()
+    side.catch_up()
+    assert checks()[NAME] == "1 streams are parked"
+    monkeypatch.setattr(parking, "MAX_PARKED", 1)
+    side.captured()
+    with running(side.engine()):
+        eventually(lambda: bool(side.one("SELECT stopped FROM checkpoints")))
+        assert checks()[NAME] == "has stopped: more than 1 streams fail"
+    refusing()
+    side.retry(side.parked()[0].stream)
+    side.catch_up()
+    assert checks()[NAME] == "ok"
 
 
 # --- Retry beside a worker ---------------------------------------------------------------------------------------

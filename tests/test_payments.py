@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,12 +18,9 @@ from psycopg.conninfo import make_conninfo
 
 import projections
 from application.event_store import Ledger
+from application.payment_stream import Context, PaymentStreams
 from application.payments import (
-    ABANDONED_AFTER,
-    KEY_LIFETIME,
     Answer,
-    Contended,
-    Context,
     KeyReused,
     PaymentNotFound,
     Payments,
@@ -33,6 +30,7 @@ from application.payments import (
     payment_id,
 )
 from application.privacy import Keys
+from application.settlement import ABANDONED_AFTER, KEY_LIFETIME, Contended, Settlement
 from domain.envelope import Envelope
 from domain.errors import (
     AlreadyStarted,
@@ -68,7 +66,12 @@ class Desk:
         self.now = NOON
         self.ledger = ledger
         self.gateway = FakeGateway(multicapture=multicapture)
-        self.payments = Payments(ledger, self.gateway, lambda: self.now, asyncio.to_thread, fingerprint_keys)
+        streams = PaymentStreams(ledger, self.clock, asyncio.to_thread)
+        self.settlement = Settlement(streams, self.gateway, self.clock)
+        self.payments = Payments(streams, self.settlement, self.gateway, self.clock, fingerprint_keys)
+
+    def clock(self) -> datetime:
+        return self.now
 
     def ask(self, wish: Wish, **also: Any) -> Answer:
         return asyncio.run(self.asking(wish, **also))
@@ -364,13 +367,8 @@ def test_an_unknown_outcome_is_no_fact_and_leaves_the_operation_open(desk: Desk,
 def test_an_outcome_can_be_learned_later(desk: Desk) -> None:
     desk.gateway.will(REPLY_LOST)
     desk.ask(authorize())
-
-    async def news() -> Answer:
-        history = await desk.payments.history(desk.stream)
-        return await desk.payments._conclude(history, "auth_1", confirm_authorized(), ME)
-
-    assert asyncio.run(news()).outcome == "done"
-    assert asyncio.run(news()).outcome == "done", "and heard twice it is one fact"
+    asyncio.run(desk.settlement.learn(desk.stream, ME))
+    asyncio.run(desk.settlement.learn(desk.stream, ME))  # heard twice it is one fact
     assert desk.facts() == ["AuthorizationStarted", "Authorized"]
     assert desk.ask(authorize()).outcome == "done"
     desk.agree()

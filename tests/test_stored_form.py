@@ -26,6 +26,9 @@ from domain.payment_facts import (
     Captured,
     CaptureStarted,
     Card,
+    DisputeLost,
+    DisputeOpened,
+    DisputeWon,
     Expired,
     Failed,
     Failure,
@@ -76,6 +79,9 @@ SAMPLES: tuple[Fact, ...] = (
         OPERATION, "capture", Failure("card_declined", "do_not_honor", "Declined.", retryable=False), "req_10", "pi_1"
     ),
     Expired(Money(5_120, "kwd"), "evt_11"),
+    DisputeOpened("dp_1", Money(100_99, "usd"), "fraudulent", "req_12"),
+    DisputeWon("dp_1", "req_13"),
+    DisputeLost("dp_1", "req_14"),
 )
 
 
@@ -90,7 +96,7 @@ def envelope_of(fact: Fact) -> Envelope:
         fact=fact,
         at=AT.replace(microsecond=0) if first else AT,
         actor="cinema",
-        operation=None if isinstance(fact, Expired) else OPERATION,
+        operation=OPERATION if hasattr(fact, "operation") else None,
         correlation="req-0af7651916cd43dd",
         causation=None if wish else f"{STREAM}.{version - 1}",
         fingerprint="5e" * 32 if wish else None,
@@ -219,6 +225,8 @@ BAD: dict[str, bytes] = {
     "a currency that is none": GOOD.replace(b'"eur"', b'"eux"'),
     "a moment without a zone": GOOD.replace(b'250000Z"', b'250000"'),
     "a hash that is none": GOOD.replace(bytes(range(32)).hex().encode(), b"zz"),
+    "a hash with spaces": GOOD.replace(bytes(range(32)).hex().encode(), b"  " + b"00" * 31),
+    "a hash and spaces": GOOD.replace(bytes(range(32)).hex().encode(), bytes(range(32)).hex().encode() + b"  "),
     "half a hash": GOOD.replace(bytes(range(32)).hex().encode(), b"00" * 16),
 }
 

@@ -19,6 +19,7 @@ from application.gateway import (
     CaptureInstruction,
     GatewayMisconfigured,
     RefundInstruction,
+    Standing,
     Unknown,
     VoidInstruction,
 )
@@ -163,9 +164,9 @@ def test_an_older_card_token_pays_too(url: str) -> None:
 def test_authentication_is_asked_for_and_its_end_is_looked_up(url: str) -> None:
     (waiting,) = perform(url, authorize("pm_card_threeDSecure2Required"))
     assert isinstance(waiting, RecordActionRequired)
-    payment = uuid4()
-    still = use(url, lambda gateway: gateway.look_up(payment, "op_1", waiting.payment_intent))
-    assert isinstance(still, RecordActionRequired)
+    still = use(url, lambda gateway: gateway.standing(uuid4(), "op_1", waiting.payment_intent))
+    assert isinstance(still, Standing)
+    assert isinstance(still.authorization, RecordActionRequired)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +280,7 @@ def test_a_key_that_is_refused_stops_the_start(url: str, database_url: str, tmp_
         "STRIPE_API_KEY": "not-a-key",
         "STRIPE_API_BASE": url,
         "JWT_SECRET_KEY": "x" * 32,
+        "STRIPE_WEBHOOK_SECRET": "whsec_tests",
         "ENCRYPTION_KEY": "00" * 32,
     }
     command = [sys.executable, "-m", "interface.cli", "api"]
@@ -297,6 +299,7 @@ def test_a_database_that_is_not_there_stops_the_start_with_a_sentence(url: str, 
         "STRIPE_API_KEY": KEY,
         "STRIPE_API_BASE": url,
         "JWT_SECRET_KEY": "x" * 32,
+        "STRIPE_WEBHOOK_SECRET": "whsec_tests",
         "ENCRYPTION_KEY": "00" * 32,
     }
     command = [sys.executable, "-m", "interface.cli", "api"]
@@ -316,6 +319,13 @@ def test_settings_that_are_missing_are_named_at_once_and_never_shown(tmp_path: P
         command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert result.returncode == 1
-    for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "STRIPE_API_KEY", "JWT_SECRET_KEY", "ENCRYPTION_KEY"):
+    for name in (
+        "DATABASE_URL",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "STRIPE_API_KEY",
+        "STRIPE_WEBHOOK_SECRET",
+        "JWT_SECRET_KEY",
+        "ENCRYPTION_KEY",
+    ):
         assert name in result.stderr, name
     assert "short-secret" not in result.stderr

@@ -7,6 +7,7 @@ module: started by its path, this file's folder would come first on the path and
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import struct
@@ -23,6 +24,7 @@ from interface.sandbox.stripe_control import control
 from interface.sandbox.stripe_errors import refused
 from interface.sandbox.stripe_faults import Fault
 from interface.sandbox.stripe_ids import new_id
+from interface.sandbox.stripe_webhooks import Courier
 
 MAX_BODY_BYTES = 256 * 1024
 API_VERSION = "2026-10-28.endive"
@@ -34,7 +36,12 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends
 class StripeStandIn:
     """The stand-in as a part of another process: start it, stop it, start it again on the same directory."""
 
-    def __init__(self, *, latency_ms: int = 0, release_as_refund: bool = False) -> None:
+    def __init__(
+        self, *, latency_ms: int = 0, release_as_refund: bool = False, webhooks: tuple[str, str] | None = None
+    ) -> None:
+        """`webhooks`: the address to post events to, and the secret to sign them with."""
+        self._webhooks = webhooks
+        self._courier: Courier | None = None
         self._latency_s = latency_ms / 1000
         self._release_as_refund = release_as_refund
         self._api: Api | None = None
@@ -49,11 +56,17 @@ class StripeStandIn:
         await site.start()
         bound: int = self._runner.addresses[0][1]
         api.own_url = f"http://{host}:{bound}"
+        if self._webhooks is not None:
+            self._courier = Courier(api, *self._webhooks)
+            await self._courier.start()
         return bound
 
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._courier is not None:
+            await self._courier.stop()
+            self._courier = None
         if self._api is not None:
             self._api.close()
         self._api = self._runner = None
@@ -67,7 +80,7 @@ class StripeStandIn:
             return _answer(413, encode(too_large.body), new_id("req_"))
         path = request.path
         if path.startswith("/_sandbox/"):
-            found = control(api, request.method, path, body)
+            found = control(api, self._courier, request.method, path, body)
             headers = {} if found.location is None else {"Location": found.location}
             return web.Response(status=found.status, body=found.body, content_type=found.content_type, headers=headers)
         incoming = Incoming(request.method, path, request.rel_url.raw_query_string.encode(), body, request.headers)
@@ -128,7 +141,8 @@ async def _serve(args: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
     watch_parent(args.alive_fd)
-    stand_in = StripeStandIn(latency_ms=args.latency_ms, release_as_refund=args.release_as_refund)
+    webhooks = (args.webhook_url, os.environ["STRIPE_WEBHOOK_SECRET"]) if args.webhook_url else None
+    stand_in = StripeStandIn(latency_ms=args.latency_ms, release_as_refund=args.release_as_refund, webhooks=webhooks)
     port = await stand_in.start("127.0.0.1", args.port, args.data)
     sys.stdout.write(f"ready {port}\n")
     sys.stdout.flush()
@@ -142,6 +156,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="directory of the journal")
     parser.add_argument("--alive-fd", type=int, help="stop when this file descriptor reaches its end")
     parser.add_argument("--latency-ms", type=int, default=0, help="added to every answer of the API")
+    parser.add_argument(
+        "--webhook-url",
+        default=os.environ.get("STRIPE_WEBHOOK_URL"),
+        help="post events there, signed with STRIPE_WEBHOOK_SECRET from the environment",
+    )
     parser.add_argument(
         "--release-as-refund",
         action="store_true",

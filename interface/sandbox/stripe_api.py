@@ -9,7 +9,7 @@ import heapq
 import logging
 import time
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,9 @@ class Api:
         self.keys = Keys()
         self.faults = Faults()
         self.own_url = ""
+        # Events that have not been delivered, oldest first, while somebody delivers them.
+        self.pending: dict[str, None] = {}
+        self.event_added: Callable[[], None] | None = None
         self._release_as_refund = release_as_refund
         self._advance_s = 0
         self._due: list[tuple[int, str]] = []  # a heap of (capture_before, charge)
@@ -171,10 +174,20 @@ class Api:
             found = entry.found
             if found["object"] == "charge" and (due := capture_before(found)) is not None:
                 heapq.heappush(self._due, (due, found["id"]))
+            if found["object"] == "event":
+                self.pending[found["id"]] = None
+                if self.event_added is not None:
+                    self.event_added()
+        for wanted in record.sent:
+            self.pending.pop(wanted, None)
         if record.kept is not None:
             self.keys.add(record.kept)
         if record.advance_s is not None:
             self._advance_s += record.advance_s
+
+    def acknowledge(self, events: list[str]) -> None:
+        """These need not be delivered any more."""
+        self._journal.append(Record(sent=events))
 
     def close(self) -> None:
         self._journal.close()

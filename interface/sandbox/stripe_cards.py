@@ -24,7 +24,10 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class TestCard:
-    """A card by its names; `decline` is the answer to a charge (after a challenge, if there is one)."""
+    """A card by its names; `decline` is the answer to a charge (after a challenge, if there is one).
+
+    `disputed`: a captured charge is contested at once, for this reason; as an inquiry first, if that is `inquiry`.
+    """
 
     names: tuple[str, ...]
     brand: str
@@ -35,6 +38,7 @@ class TestCard:
     attachable: bool = True
     challenge: Challenge = "never"
     multicapture: bool = True
+    disputed: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -77,6 +81,10 @@ def _card(number: str, brand: str, *names: str, funding: str = "credit") -> tupl
     return number, TestCard(names, brand, number[-4:], funding=funding)
 
 
+def _disputed(number: str, reason: str, *names: str) -> tuple[str, TestCard]:
+    return number, TestCard(names, "visa", number[-4:], disputed=reason)
+
+
 def _challenged(number: str, challenge: Challenge, *names: str, decline: Decline | None = None) -> tuple[str, TestCard]:
     return number, TestCard(names, "visa", number[-4:], challenge=challenge, decline=decline)
 
@@ -111,6 +119,9 @@ _BY_NUMBER = dict(
         ),
         _declined("4000000000006975", VELOCITY, "visa_chargeDeclinedVelocityLimitExceeded"),
         _declined("4100000000000019", FRAUDULENT, "radarBlock", "visa_chargeDeclinedFraudulent"),
+        _disputed("4000000000000259", "fraudulent", "createDispute"),
+        _disputed("4000000000002685", "product_not_received", "createDisputeProductNotReceived"),
+        _disputed("4000000000001976", "inquiry", "createDisputeInquiry"),
         _challenged("4000002500003155", "unless_off_session", "authenticationRequiredOnSetup"),
         _challenged("4000002760003184", "required", "authenticationRequired"),
         _challenged("4000003800000446", "unless_off_session", "authenticationRequiredSetupForOffSession"),

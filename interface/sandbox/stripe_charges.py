@@ -5,6 +5,7 @@ from typing import NoReturn
 from interface.sandbox import stripe_objects as form
 from interface.sandbox.stripe_call import Call
 from interface.sandbox.stripe_cards import AUTHENTICATION, Decline, card_of_fingerprint
+from interface.sandbox.stripe_disputes import contest
 from interface.sandbox.stripe_errors import DOCS, DeclinedError, Json, StripeError, invalid, refused
 from interface.sandbox.stripe_methods import method_for
 from interface.sandbox.stripe_money import check_amount, check_currency, check_digits, check_positive, fee_of
@@ -57,6 +58,7 @@ def take(change: Change, charge: Json, amount: int, *, final: bool) -> None:
     if final:
         charge["captured"] = True
         change.emit("charge.captured", charge, previous)
+        contest(change, charge)
 
 
 def release(change: Change, charge: Json, *, as_refund: bool) -> None:

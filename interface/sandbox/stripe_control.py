@@ -12,6 +12,7 @@ from interface.sandbox.stripe_attempts import authenticate
 from interface.sandbox.stripe_errors import Json
 from interface.sandbox.stripe_faults import BadControlError, whole
 from interface.sandbox.stripe_store import OBJECTS, Change
+from interface.sandbox.stripe_webhooks import Courier
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>3-D Secure (sandbox)</title>
 <h1>3-D Secure</h1><p>Payment {intent}: {amount} {currency} in minor units.</p>
@@ -28,9 +29,11 @@ class Answer(NamedTuple):
     location: str | None = None
 
 
-def control(api: Api, method: str, path: str, body: bytes) -> Answer:
+def control(api: Api, courier: Courier | None, method: str, path: str, body: bytes) -> Answer:
     """One call of the control surface. Bad input is a 400 that names the field."""
     try:
+        if path == "/_sandbox/webhooks":
+            return _webhooks(courier, method, body)
         return _control(api, method, path, body)
     except BadControlError as error:
         return _json({"error": {"field": error.field, "message": str(error)}}, 400)
@@ -58,6 +61,18 @@ def _control(api: Api, method: str, path: str, body: bytes) -> Answer:
             return _settle(api, intent, body)
         case _:
             return _json({"error": {"field": "path", "message": f"there is no {method} {path}"}}, 404)
+
+
+def _webhooks(courier: Courier | None, method: str, body: bytes) -> Answer:
+    if courier is None:
+        raise BadControlError("mode", "this stand-in was started without an address for webhooks")
+    match method:
+        case "GET":
+            return _json(courier.shown())
+        case "POST":
+            return _json(courier.behave(_decoded(body)))
+        case _:
+            return _json({"error": {"field": "path", "message": f"there is no {method} of webhooks"}}, 404)
 
 
 def _state(api: Api) -> bytes:

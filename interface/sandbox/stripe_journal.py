@@ -35,11 +35,15 @@ class Kept(msgspec.Struct, gc=False):
 
 
 class Record(msgspec.Struct, omit_defaults=True):
-    """One change: objects and events as they are answered, the idempotency key it answers, the clock's advance."""
+    """One change: objects and events as they are answered, the idempotency key it answers, the clock's advance.
+
+    `sent`: events that need not be delivered any more.
+    """
 
     put: list[msgspec.Raw] = []
     kept: Kept | None = None
     advance_s: int | None = None
+    sent: list[str] = []
 
 
 _encode = msgspec.json.Encoder().encode

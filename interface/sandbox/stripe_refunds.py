@@ -11,6 +11,12 @@ def create_refund(call: Call) -> Json:
     charge = _charge_to_refund(call)
     if charge["amount_captured"] == 0:
         return _reverse(call, charge)
+    if charge["disputed"]:
+        raise invalid(
+            f"Charge {charge['id']} has been charged back; cannot issue a refund.",
+            code="charge_disputed",
+            param="charge",
+        )
     left = _refundable(charge, released=call.release_as_refund)
     if left == 0:
         raise _already_refunded(charge)

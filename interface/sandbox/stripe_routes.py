@@ -6,6 +6,7 @@ from typing import NamedTuple
 from interface.sandbox import stripe_account as account
 from interface.sandbox import stripe_charges as charges
 from interface.sandbox import stripe_customers as customers
+from interface.sandbox import stripe_disputes as disputes
 from interface.sandbox import stripe_methods as methods
 from interface.sandbox import stripe_payments as payments
 from interface.sandbox import stripe_refunds as refunds
@@ -39,6 +40,10 @@ _TABLE: tuple[tuple[str, str, Callable[[Call], Json]], ...] = (
     ("GET /v1/refunds", "refund_list", lister("refund", "charge", "payment_intent")),
     ("GET /v1/refunds/*", "refund_retrieve", refunds.retrieve_refund),
     ("POST /v1/refunds/*", "refund_update", refunds.update_refund),
+    ("GET /v1/disputes", "dispute_list", lister("dispute", "charge", "payment_intent")),
+    ("GET /v1/disputes/*", "dispute_retrieve", disputes.retrieve_dispute),
+    ("POST /v1/disputes/*", "dispute_update", disputes.update_dispute),
+    ("POST /v1/disputes/*/close", "dispute_close", disputes.close_dispute),
     ("POST /v1/customers", "customer_create", customers.create_customer),
     ("GET /v1/customers", "customer_list", lister("customer", "email")),
     ("GET /v1/customers/*", "customer_retrieve", customers.retrieve_customer),

@@ -17,6 +17,7 @@ OBJECTS = (
     "payment_intent",
     "charge",
     "refund",
+    "dispute",
     "customer",
     "payment_method",
     "token",
@@ -30,6 +31,7 @@ NOUNS = {"payment_method": "PaymentMethod"}  # what Stripe calls it in "No such 
 _PARENTS = {
     "charge": ("payment_intent",),
     "refund": ("charge", "payment_intent"),
+    "dispute": ("charge", "payment_intent"),
     "balance_transaction": ("source",),
     "payment_method": ("customer",),
 }
@@ -60,6 +62,10 @@ class Store:
 
     def raw(self, kind: str) -> Iterator[bytes]:
         yield from self._tables[kind].values()
+
+    def raw_one(self, kind: str, wanted: str) -> bytes:
+        """The bytes of an object that is there."""
+        return self._tables[kind][wanted]
 
     def newest_first(self, kind: str, equal: dict[str, str]) -> Iterator[Json]:
         """Copies of those objects whose members equal the given texts, newest first."""

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
@@ -12,7 +13,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 from interface.log_watch import before_stopping
 from interface.metrics import metered
 from interface.services import Services
-from interface.web import documented, events, health, metrics, orders, payments, returning
+from interface.web import documented, events, health, metrics, orders, payments, returning, tokens, webhooks
+from interface.web.limits import limited
 from interface.web.problems import HANDLERS
 from interface.web.reading import MAX_BODY_BYTES
 
@@ -45,6 +47,8 @@ def create_app(services: Services) -> Litestar:
             payments.router,
             orders.router,
             events.router,
+            tokens.router,
+            webhooks.router,
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
@@ -53,13 +57,28 @@ def create_app(services: Services) -> Litestar:
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         openapi_config=_openapi(),
+        cors_config=_cors(services.settings.cors_origins),
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,
     )
     documented.complete(app.openapi_schema)
+    app.asgi_handler = limited(app.asgi_handler, services.limits, services.tokens, services.settings.trusted_proxies)
     # Around everything, so that what no route answers is counted, too.
     app.asgi_handler = metered(app.asgi_handler, services.metrics)
     return app
+
+
+def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
+    """Which pages may call from a browser; none, unless the settings say so."""
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Api-Key", "X-Correlation-Id"],
+        expose_headers=["ETag", "Ledger-Position", "Location", "Retry-After", "Idempotent-Replayed"],
+        max_age=86_400,
+    )
 
 
 def _openapi() -> OpenAPIConfig:

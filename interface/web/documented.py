@@ -81,6 +81,7 @@ _ANY: Mapping[int, ResponseSpec] = {
     400: _problem(400, "invalid-request", "a field, parameter or header is wrong; each is named", errors=_AMOUNT),
     401: _problem(401, "not-authenticated", "no bearer token, or not a valid one"),
     403: _problem(403, "missing-scope", "the token lacks the scope this needs"),
+    429: _problem(429, "too-many-requests", "more than the limit; see Retry-After and X-RateLimit-*"),
     503: _problem(503, "store-unavailable", "the ledger cannot answer now; see Retry-After"),
 }
 _READ_ONE: Mapping[int, ResponseSpec] = {404: _problem(404, "payment-not-found", "there is no such thing")}
@@ -92,6 +93,7 @@ _COMMAND: Mapping[int, ResponseSpec] = {
     413: _problem(413, "request-entity-too-large", "the body is too large"),
     415: _problem(415, "unsupported-media-type", "the body must be application/json"),
     422: _problem(422, "idempotency-key-reused", "cannot be granted as asked"),
+    503: _problem(503, "provider-unavailable", "the ledger or the provider cannot answer now; see Retry-After"),
 }
 
 READ_ONE = {**_ANY, **_READ_ONE}
@@ -108,6 +110,18 @@ MOVEMENT = {
     **_COMMAND,
     201: _payment("the payment after the movement", status="captured", amount_captured=10099),
     412: _problem(412, "version-moved", "If-Match does not hold"),
+}
+WEBHOOK: Mapping[int, ResponseSpec] = {
+    200: ResponseSpec(dict[str, bool], generate_examples=False, description="kept"),
+    400: _problem(400, "bad-signature", "not signed by Stripe with a secret of ours, or not now"),
+    413: _problem(413, "request-entity-too-large", "the body is too large"),
+    503: _problem(503, "store-unavailable", "not kept; send it again"),
+}
+INVALIDATION: Mapping[int, ResponseSpec] = {
+    **_ANY,
+    200: ResponseSpec(dict[str, str | bool], generate_examples=False, description="refused from now on"),
+    413: _problem(413, "request-entity-too-large", "the body is too large"),
+    415: _problem(415, "unsupported-media-type", "the body must be application/json"),
 }
 RETURN = {
     **_ANY,

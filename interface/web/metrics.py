@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import datetime
 
 import psycopg
 from litestar import Response, get
@@ -26,6 +27,14 @@ WITH last AS (SELECT coalesce(max(notification_id), 0) AS fact FROM ledger_event
 SELECT projection, position, greatest(last.fact - position, 0),
        (SELECT count(*) FROM parked WHERE parked.projection = checkpoints.projection)
 FROM checkpoints, last
+"""
+
+# What has not ended, and what the provider told that has not been dealt with.
+_UNSETTLED = """
+SELECT (SELECT count(*) FROM open_operations), (SELECT min(started_at) FROM open_operations WHERE NOT waiting),
+    count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'unmatched'),
+    count(*) FILTER (WHERE state = 'stuck')
+FROM inbox WHERE state IN ('waiting', 'unmatched', 'stuck')
 """
 
 _EXAMPLE = 'payledger_horizon_position 4711.0\npayledger_projection_lag_positions{projection="payment_status"} 0.0\n'
@@ -58,6 +67,10 @@ class Gauges:
         self.publisher_lag = gauge("publisher_lag_positions", "From the last published to the last fact.")
         self.pool = gauge("pool_connections", "Connections to the database.", "pool", "state")
         self.pool_waiting = gauge("pool_waiting", "Requests that wait for a connection.", "pool")
+        self.provider = gauge("provider_available", "1 unless the circuit breaker is open, or too many calls are.")
+        self.open_operations = gauge("open_operations", "Operations that have started and not ended.")
+        self.oldest = gauge("open_operations_oldest_seconds", "Age of the oldest that does not wait for a cardholder.")
+        self.inbox = gauge("inbox_entries", "Events of the provider that are not done.", "state")
         self.streams = gauge("feed_streams", "Open streams of events.")
         self.followers = gauge("feed_followers", "Streams and long polls that wait for the log to grow.")
 
@@ -79,6 +92,7 @@ class Gauges:
         self.stalled.set(stall.seconds if stall else 0)
         pids = [blocker.pid for blocker in stall.blockers if blocker.pid] if stall else []
         self.blocker.set(pids[0] if pids else 0)
+        self.provider.set(self._services.breaker.unavailable_s() is None)
         self.streams.set(self._services.log.streams)
         self.followers.set(self._services.log.followers)
         for name, pool in self._pools.items():
@@ -93,9 +107,11 @@ class Gauges:
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S), self._services.queries.connection() as conn:
                 rows = await (await conn.execute(_PROGRESS, (safe,))).fetchall()
+                unsettled = await (await conn.execute(_UNSETTLED)).fetchone()
         except (psycopg.Error, PoolTimeout, TooManyRequests, TimeoutError) as error:
             log.warning("no metrics of the store: %s", type(error).__name__)
             return False
+        self._tell_unsettled(*(unsettled or (0, None, 0, 0, 0)))
         begun = {projection: numbers for projection, *numbers in rows}
         for name in {projection.name for projection in PROJECTIONS} | {PUBLISHER} | begun.keys():
             position, lag, parked = begun.get(name, (0, safe, 0))
@@ -106,6 +122,12 @@ class Gauges:
             self.lag.labels(name).set(lag)
             self.parked.labels(name).set(parked)
         return True
+
+    def _tell_unsettled(self, count: int, oldest: datetime | None, waiting: int, unmatched: int, stuck: int) -> None:
+        self.open_operations.set(count)
+        self.oldest.set((self._services.clock() - oldest).total_seconds() if oldest else 0)
+        for state, number in (("waiting", waiting), ("unmatched", unmatched), ("stuck", stuck)):
+            self.inbox.labels(state).set(number)
 
 
 @get("/metrics", tags=["operation"], responses={200: _ANSWER}, media_type="text/plain", security=[{}])

@@ -7,7 +7,8 @@ from litestar import Request, Response, Router, get, post
 from litestar.datastructures import State
 from litestar.params import Body, Parameter
 
-from application.payments import Answer, Context, operation_id, payment_id
+from application.payment_stream import Context
+from application.payments import Answer, operation_id, payment_id
 from domain.money import Money
 from domain.payment import PaymentAt, Status
 from domain.payment_commands import Authorize, Capture, Refund, Void, Wish
@@ -168,8 +169,7 @@ def _headers(at: PaymentAt) -> dict[str, str]:
 async def find(services: Services, payment: UUID, after: After = None) -> Response[PaymentView]:
     """A payment as the read model has it. `after` waits, bounded, until it includes that position."""
     await wait_for(services, payment_status.NAME, after)
-    async with services.queries.connection() as conn:
-        at = await payment_status.find(conn, payment)
+    at = await services.find(payment)
     if at is None:
         raise ProblemError(problem(404, "payment-not-found", "there is no payment with this id"))
     (opened,) = await services.opened([at])

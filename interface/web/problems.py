@@ -8,6 +8,7 @@
 
 import logging
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import psycopg
@@ -16,7 +17,8 @@ from litestar.exceptions import HTTPException, NotAuthorizedException, Validatio
 from msgspec import Struct
 
 from application.event_store import StoreUnavailable
-from application.payments import Contended, KeyReused, PaymentNotFound, VersionMoved
+from application.payments import KeyReused, PaymentNotFound, ProviderUnavailable, VersionMoved
+from application.settlement import Contended
 from domain import errors
 from interface.web.views import PaymentView
 
@@ -149,6 +151,12 @@ def _contended(_: Request[Any, Any, Any], __: Contended) -> Response[Problem]:
     return document(ended.problem, ended.headers)
 
 
+def _provider_unavailable(_: Request[Any, Any, Any], away: ProviderUnavailable) -> Response[Problem]:
+    said = "the payment provider does not answer; nothing was begun, and the same request may be sent again"
+    headers = {"Retry-After": str(max(RETRY_AFTER_S, ceil(away.retry_after_s)))}
+    return document(problem(503, "provider-unavailable", said), headers)
+
+
 def _store_unavailable(_: Request[Any, Any, Any], __: Exception) -> Response[Problem]:
     ended = unavailable("store-unavailable", "the ledger's store does not answer; the same request may be sent again")
     return document(ended.problem, ended.headers)
@@ -185,6 +193,7 @@ HANDLERS: dict[type[Exception] | int, Any] = {
     KeyReused: _key_reused,
     VersionMoved: _version_moved,
     Contended: _contended,
+    ProviderUnavailable: _provider_unavailable,
     StoreUnavailable: _store_unavailable,
     psycopg.OperationalError: _store_unavailable,  # a query's connection, or the wait for one
     HTTPException: _framework,

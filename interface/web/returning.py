@@ -8,7 +8,8 @@ from uuid import UUID
 from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 
-from application.payments import Context, PaymentNotFound
+from application.payment_stream import Context
+from application.payments import PaymentNotFound
 from interface.services import Services
 from interface.web.waiting import correlation_of
 

@@ -145,7 +145,7 @@ class Health(Struct, frozen=True):
 class Ready(Struct, frozen=True):
     """`checks` names each thing the service needs, and `ok` or what is wrong with it."""
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "degraded", "not_ready"]
     checks: dict[str, str]
 
 

@@ -9,7 +9,9 @@ from typing import TypeVar
 from uuid import UUID
 
 from application.gateway import AnyInstruction, Unknown
-from application.payments import Context, Payments, RunBlocking
+from application.payment_stream import Context, PaymentStreams, RunBlocking
+from application.payments import Payments
+from application.settlement import Settlement
 from domain.envelope import NO_PREVIOUS
 from domain.payment_commands import Capture
 from interface.bootstrap import clock
@@ -70,9 +72,16 @@ class Silence:
         del instruction
         return Unknown("silence")
 
-    async def look_up(self, payment: UUID, operation: str, payment_intent: str) -> Unknown:
-        del payment, operation, payment_intent
+    async def standing(self, payment: UUID, authorization: str, payment_intent: str | None) -> Unknown:
+        del payment, authorization, payment_intent
         return Unknown("silence")
+
+    async def payment_of(self, payment_intent: str) -> Unknown:
+        del payment_intent
+        return Unknown("silence")
+
+    def unavailable_s(self) -> None:
+        return None
 
     async def verify(self) -> None:
         pass
@@ -89,7 +98,8 @@ def _commands(url: str, commands: int, run: RunBlocking) -> float:
         authorized = [shop.authorized() for _ in range(commands)]
         for payment in authorized:
             ledger.append(payment, NO_PREVIOUS)
-        payments = Payments(ledger, Silence(), clock, run, KEYS.fingerprints)
+        streams, silence = PaymentStreams(ledger, clock, run), Silence()
+        payments = Payments(streams, Settlement(streams, silence, clock), silence, clock, KEYS.fingerprints)
         return asyncio.run(_captured(payments, [payment[0].stream for payment in authorized]))
 
 

@@ -126,6 +126,7 @@ def settings_for(url: str) -> dict[str, str]:
     """The environment of a `payledger` command that needs the database alone."""
     return {
         "DATABASE_URL": url,
+        "STRIPE_WEBHOOK_SECRET": "whsec_tests",
         "ENCRYPTION_KEY": KEYS.masters[0].hex(),
         "JWT_SECRET_KEY": "0" * 32,
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",

@@ -148,7 +148,10 @@ def fill(lab: Lab, url: str, facts: int, *, read_model: bool) -> int:
         part.result()
     with connect(url) as conn:
         sequence = f"pg_get_serial_sequence('{TABLE}', 'notification_id')"
-        one(conn, f"SELECT setval({sequence}, (SELECT max(notification_id) FROM {TABLE}))")
+        last = one(conn, f"SELECT setval({sequence}, (SELECT max(notification_id) FROM {TABLE}))")
+        if read_model:
+            query = "INSERT INTO checkpoints (projection, position) VALUES (%s, %s)"
+            conn.execute(query, (payment_status.NAME, last))
         conn.execute("VACUUM ANALYZE")
         conn.execute("CHECKPOINT")
         return one(conn, f"SELECT count(*) FROM {TABLE}")

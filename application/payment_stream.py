@@ -1,0 +1,84 @@
+"""A payment's stream in the store: loading its history, and appending what was decided about it."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from application.event_store import Ledger, Loaded
+from application.history import History
+from domain.envelope import Envelope
+from domain.payment_facts import AuthorizationStarted, PaymentFact
+
+T = TypeVar("T")
+
+
+class Context(Struct, frozen=True):
+    """Who asks, in which conversation. `correlation` follows the request, `causation` names what led to it."""
+
+    actor: str
+    correlation: str
+    causation: str | None = None
+
+
+class RunBlocking(Protocol):
+    """Runs a blocking call elsewhere (a bounded pool of threads) and waits for it."""
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]: ...
+
+
+class PaymentStreams:
+    """One instance a process. `clock` gives the time with its zone; `run` takes blocking calls off the event loop."""
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], datetime], run: RunBlocking) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._run = run
+
+    async def load(self, stream: UUID) -> History:
+        """Raises StoreUnavailable. A payment that does not exist has an empty history."""
+        return History.of(stream, await self._run(lambda: self._ledger.load(stream)))
+
+    async def append(
+        self,
+        history: History,
+        facts: tuple[PaymentFact, ...],
+        context: Context,
+        operation: str | None = None,
+        asked: str | None = None,
+    ) -> History:
+        """The history with these facts, which are stored now. Raises StreamMoved or StoreUnavailable.
+
+        A fact belongs to the operation that it names; `operation` is for those that name none. `asked` is the
+        fingerprint of the wish.
+        """
+        now = self._clock()
+        person = _person(history, facts)
+        envelopes = []
+        for place, fact in enumerate(facts, 1):
+            belongs_to = getattr(fact, "operation", operation)
+            started = history.started(belongs_to) if belongs_to else None
+            envelopes.append(
+                Envelope(
+                    stream=history.stream,
+                    version=history.version + place,
+                    fact=fact,
+                    at=now,
+                    actor=context.actor,
+                    operation=belongs_to,
+                    correlation=context.correlation,
+                    causation=started.id if started else context.causation,
+                    fingerprint=asked,
+                    person=person,
+                )
+            )
+        stored: Loaded = await self._run(lambda: self._ledger.append(envelopes, history.tail))
+        return history.followed_by(stored)
+
+
+def _person(history: History, facts: tuple[PaymentFact, ...]) -> str:
+    """Whom the free text of a payment is about: its customer, or nobody but the payment itself."""
+    begun = facts[0] if isinstance(facts[0], AuthorizationStarted) else history.payment
+    return (begun and begun.customer) or f"payment:{history.stream}"

@@ -1,0 +1,115 @@
+"""Questions to Stripe. None of them moves anything, and none raises: what could not be learned is Unknown."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+import aiohttp
+import stripe
+from msgspec import DecodeError
+
+from application.gateway import Absent, Standing, Unknown
+from application.inbox import EventPage
+from application.stripe_answers import Dispute, Found, Intent, Page, Refund, evidence, read
+from application.stripe_events import StripeEvent, event
+from application.stripe_standing import OPERATION, PAYMENT, is_disputed, payment_named, standing
+from domain.errors import InvalidMoney
+
+log = logging.getLogger(__name__)
+
+LOOKUP_DEADLINE_S = 30
+PAGE = 100
+# A payment has at most 200 operations of ours; whoever makes more refunds by hand is asked for no further.
+MAX_PAGES = 10
+
+T = TypeVar("T")
+Listed = TypeVar("Listed", Refund, Dispute)
+
+
+class Get(Protocol):
+    """A GET below `/v1/`."""
+
+    def __call__(self, path: str, /, **params: object) -> Awaitable[stripe.StripeResponse]: ...
+
+
+class StripeLookups:
+    def __init__(self, get: Get) -> None:
+        self._get = get
+
+    async def standing(
+        self, payment: UUID, authorization: str, payment_intent: str | None
+    ) -> Standing | Absent | Unknown:
+        """How the payment stands. Without its PaymentIntent it is searched for by the marks that we gave it.
+
+        Stripe's search shows an object within a minute (https://docs.stripe.com/search#data-freshness): by the time
+        that the key of an authorization is too old to be sent again, a search that finds nothing is evidence.
+        """
+
+        async def ask() -> Standing | Absent | Unknown:
+            name = payment_intent
+            if name is None:
+                query = f"metadata['{PAYMENT}']:'{payment}' AND metadata['{OPERATION}']:'{authorization}'"
+                response = await self._get("payment_intents/search", query=query)
+                found = read(response, Page[Found]).data
+                if not found:
+                    return Absent(evidence(response, "search"))
+                name = found[0].id
+            response = await self._get(f"payment_intents/{name}", expand=["latest_charge"])
+            intent = read(response, Intent)
+            refunds = await self._all("refunds", name, Page[Refund]) if intent.amount_received else []
+            disputes = await self._all("disputes", name, Page[Dispute]) if is_disputed(intent) else []
+            return standing(authorization, response, refunds, disputes)
+
+        return await _learned(ask)
+
+    async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
+        """The payment of ours that a PaymentIntent is marked with."""
+
+        async def ask() -> UUID | Absent | Unknown:
+            response = await self._get(f"payment_intents/{payment_intent}")
+            return payment_named(read(response, Intent).metadata) or Absent(evidence(response, payment_intent))
+
+        return await _learned(ask)
+
+    async def events(self, since: datetime, after: str | None) -> EventPage | Unknown:
+        """A page of what happened at or after `since`, newest first; `after` is the last id of the page before."""
+
+        async def ask() -> EventPage | Absent | Unknown:
+            more: dict[str, object] = {"starting_after": after} if after else {}
+            created = {"gte": int(since.timestamp())}
+            page = read(await self._get("events", created=created, limit=PAGE, **more), Page[StripeEvent])
+            events = tuple(event(told) for told in page.data)
+            return EventPage(events, events[-1].event_id if page.has_more and events else None)
+
+        found = await _learned(ask)
+        return Unknown("the cursor is gone") if isinstance(found, Absent) else found
+
+    async def _all(self, kind: str, payment_intent: str, page: type[Page[Listed]]) -> list[Listed]:
+        found: list[Listed] = []
+        after: dict[str, object] = {}
+        for _ in range(MAX_PAGES):
+            response = await self._get(kind, payment_intent=payment_intent, limit=PAGE, **after)
+            listed = read(response, page)
+            found += listed.data
+            if not listed.has_more or not listed.data:
+                break
+            after = {"starting_after": listed.data[-1].id}
+        return found
+
+
+async def _learned(ask: Callable[[], Awaitable[T | Absent | Unknown]]) -> T | Absent | Unknown:
+    try:
+        async with asyncio.timeout(LOOKUP_DEADLINE_S):
+            return await ask()
+    except stripe.InvalidRequestError as error:
+        if error.code == "resource_missing":
+            return Absent(error.request_id or "resource_missing")
+        return Unknown(error.code or type(error).__name__)
+    except (stripe.StripeError, aiohttp.ClientError, TimeoutError) as error:
+        return Unknown(type(error).__name__)
+    except (DecodeError, ValueError, AttributeError, TypeError, AssertionError, InvalidMoney) as error:
+        log.exception("the provider's answer could not be read")
+        return Unknown(type(error).__name__)

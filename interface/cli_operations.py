@@ -1,0 +1,106 @@
+"""`payledger operations` and `payledger inbox`: what has not ended, and what the provider told that fits nothing."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+import psycopg
+from msgspec import json
+from psycopg import AsyncConnection
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from application.settlement import KEY_LIFETIME
+from interface.bootstrap import clock
+from interface.cli_projections import DATABASE_URL
+from projections import open_operations
+from projections.open_operations import OpenOperation
+
+CONNECT_TIMEOUT_S = 5
+MAX_SHOWN = 1_000
+NO_TERMINAL_WIDTH = 220
+JSON = click.option("--json", "as_json", is_flag=True, help="A line of JSON each, for programs.")
+_INBOX = """
+SELECT state, event_id, type, object_id, payment_intent, payment::text, created_at, received_at, attempts, note
+FROM inbox WHERE state = ANY(%s) ORDER BY received_at LIMIT %s
+"""
+
+T = TypeVar("T")
+
+
+@click.command()
+@DATABASE_URL
+@JSON
+def operations(database_url: str, *, as_json: bool) -> None:
+    """Show every operation that has started and not ended, the oldest first."""
+    found = _asked(database_url, open_operations.oldest)
+    now = clock()
+    if as_json:
+        for operation in found:
+            click.echo(json.encode(operation))
+        return
+    table = _table("payment", "operation", "kind", "amount", "since", "by", "tried", "what is known")
+    for operation in found:
+        amount = f"{operation.amount} {operation.currency}" if operation.amount is not None else "the rest"
+        cells = (str(operation.payment), operation.operation, operation.kind, amount, f"{operation.started_at:%F %T}")
+        table.add_row(*cells, operation.actor, str(operation.attempts), Text(_known(operation, now)))
+    _show(table, f"{len(found)} operations are open")
+
+
+def _known(operation: OpenOperation, now: datetime) -> str:
+    said = operation.reason or ("waits for the cardholder" if operation.waiting else "under way")
+    if now - operation.started_at >= KEY_LIFETIME:
+        said += "; too old to be sent again, only looked up"
+    return said
+
+
+@click.command()
+@DATABASE_URL
+@JSON
+@click.option("--all", "everything", is_flag=True, help="Also those that merely wait for their turn.")
+def inbox(database_url: str, *, as_json: bool, everything: bool) -> None:
+    """Show what the provider told that belongs to no payment of ours, or contradicts one."""
+    states = ["stuck", "unmatched", *(["waiting"] if everything else [])]
+
+    async def ask(conn: AsyncConnection[Any]) -> list[tuple[Any, ...]]:
+        return await (await conn.execute(_INBOX, (states, MAX_SHOWN))).fetchall()
+
+    found = _asked(database_url, ask)
+    names = ("state", "event", "type", "object", "payment intent", "payment", "created", "received", "tried", "note")
+    if as_json:
+        for row in found:
+            click.echo(json.encode(dict(zip(names, row, strict=True))))
+        return
+    table = _table("state", "event", "type", "object", "payment", "created", "tried", "note")
+    for state, event, kind, thing, _, payment, created, _, attempts, note in found:
+        table.add_row(state, event, kind, thing, payment or "", f"{created:%F %T}", str(attempts), Text(note))
+    _show(table, f"{len(found)} events are shown")
+
+
+def _table(*names: str) -> Table:
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _show(table: Table, said: str) -> None:
+    if table.row_count:
+        # Ids are for copying: where there is no terminal they are not cut to its width.
+        console = Console()
+        (console if console.is_terminal else Console(width=NO_TERMINAL_WIDTH)).print(table)
+    click.echo(said)
+
+
+def _asked(database_url: str, ask: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        async with await AsyncConnection.connect(database_url, connect_timeout=CONNECT_TIMEOUT_S) as conn:
+            return await ask(conn)
+
+    try:
+        return asyncio.run(connected())
+    except psycopg.OperationalError as error:
+        raise click.ClickException(f"the database does not answer ({type(error).__name__}); run it again") from None
