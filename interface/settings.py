@@ -8,6 +8,7 @@ from msgspec import Struct
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from domain.money import EXPONENTS
 from interface.rate_limits import Limit
 
 MIN_SECRET_BYTES = 32
@@ -42,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_issuer: str | None
     jwt_audience: str | None
     encryption_keys: tuple[bytes, ...]
+    default_currency: str
     rate_limits: tuple[Limit, ...]
     trusted_proxies: tuple[Network, ...]
     cors_origins: tuple[str, ...]
@@ -67,6 +69,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         jwt_issuer=given.optional("JWT_ISSUER"),
         jwt_audience=given.optional("JWT_AUDIENCE"),
         encryption_keys=_encryption_keys(given),
+        default_currency=_currency(given),
         rate_limits=_rate_limits(given),
         trusted_proxies=tuple(
             given.each("TRUSTED_PROXIES", ipaddress.ip_network, "addresses or networks, with commas")
@@ -158,6 +161,14 @@ def _encryption_keys(given: _Given) -> tuple[bytes, ...]:
     if any(len(key) != ENCRYPTION_KEY_BYTES for key in keys):
         given.problems.append(f"ENCRYPTION_KEY must be {form}")
     return tuple(keys)
+
+
+def _currency(given: _Given) -> str:
+    """Of contracts that name none."""
+    currency = (given.optional("DEFAULT_CURRENCY") or "usd").lower()
+    if currency not in EXPONENTS:
+        given.problems.append("DEFAULT_CURRENCY must be an ISO 4217 currency")
+    return currency
 
 
 def _rate_limits(given: _Given) -> tuple[Limit, ...]:

@@ -18,7 +18,7 @@ STOP_TIMEOUT_S = 10
 # A batch of the publisher's is in flight at once.
 MAX_PUBLISHED = 1_000
 # Nobody waits for what is published, and a batch costs Kafka's client more than the database.
-PUBLISHER_PACE_S = 0.02
+PUBLISHER_PACE_S = 0.05
 
 
 def project(settings: Settings) -> None:

@@ -32,7 +32,7 @@ MAX_BATCH = 10_000
 FULL_ENOUGH = 1_000
 # Small batches begin so far apart: a batch costs as much as twenty facts in it, and more will have come meanwhile.
 # The first after a silence does not wait.
-PACE_S = 0.01
+PACE_S = 0.025
 # An idle engine looks at the log this often even if nobody wakes it.
 IDLE_S = 1.0
 # A standby queues for the lock so long at a time: waiting in the database holds back its clean-up.

@@ -14,6 +14,7 @@ from interface.log_watch import before_stopping
 from interface.metrics import metered
 from interface.services import Services
 from interface.web import documented, events, health, metrics, orders, payments, returning, tokens, webhooks
+from interface.web.contracts import cinema
 from interface.web.limits import limited
 from interface.web.problems import HANDLERS
 from interface.web.reading import MAX_BODY_BYTES
@@ -29,7 +30,7 @@ def create_app(services: Services) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None, None]:
-        app.state.tokens = services.tokens
+        app.state.tokens, app.state.services = services.tokens, services
         await services.open()
         try:
             with before_stopping(services.log.leave):
@@ -49,6 +50,7 @@ def create_app(services: Services) -> Litestar:
             events.router,
             tokens.router,
             webhooks.router,
+            cinema.router,
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),

@@ -1,0 +1,341 @@
+"""The cinema's contract: a booking is paid once, refunded in parts, and asked about by its transaction.
+
+Translations only. A booking's payment is one stream, so whatever keys, clicks and races say it is paid once.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, cast, get_args
+from uuid import UUID
+
+import psycopg
+from litestar import Request, Response, Router, get, post
+from litestar.datastructures import State
+from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
+
+from application.event_store import StoreUnavailable
+from application.history import History
+from application.payment_stream import Context
+from application.payments import Answer, KeyReused, PaymentNotFound, ProviderUnavailable, operation_id, payment_id
+from application.settlement import Contended
+from application.stripe_cards import is_test_key, test_method
+from domain.errors import InvalidMoney, PaymentRefusal
+from domain.money import Money
+from domain.payment import Payment, Phase
+from domain.payment_commands import Authorize, Refund
+from interface.services import Services
+from interface.tokens import Caller
+from interface.web.access import caller_of, needs
+from interface.web.card_numbers import fields_with_card_numbers
+from interface.web.contracts.amounts import from_major, to_major
+from interface.web.contracts.cinema_words import (
+    Method,
+    NotPaid,
+    Paid,
+    Returned,
+    Transaction,
+    code_of,
+    refused,
+    word_for,
+)
+from interface.web.requests import Reference, Text
+from interface.web.waiting import correlation_of
+
+# Derives a booking's stream, whoever asks: it never changes.
+CONTRACT = "contract:cinema"
+Http = Request[Caller, Any, State]
+PAID_BY: Method = "credit_card"
+
+
+class CardDetails(Struct, frozen=True):
+    card_number: Annotated[str, Meta(max_length=30)]
+    expiry_month: Annotated[int, Meta(ge=1, le=12)]
+    expiry_year: Annotated[int, Meta(ge=0, le=9999)]
+    cvv: Annotated[str, Meta(max_length=4)] = ""
+    cardholder_name: Annotated[str, Meta(max_length=200)] = ""
+
+
+class ProcessBody(Struct, frozen=True):
+    user_id: Reference
+    booking_id: Reference
+    amount: Raw
+    payment_method: Method
+    card_details: CardDetails | None = None
+    paypal_details: dict[str, str] | None = None
+
+
+class RefundBody(Struct, frozen=True):
+    booking_id: Reference
+    original_transaction_id: Reference
+    refund_amount: Raw
+    user_id: Reference
+    reason: Text = ""
+
+
+class MethodView(Struct, frozen=True):
+    id: Method
+    name: str
+    description: str
+    enabled: bool
+
+
+# --- Calls -------------------------------------------------------------------------------------------------------
+
+
+@post("/process", guards=[needs("write:payment")], status_code=200)
+async def process(request: Http, services: Services) -> Response[Any]:
+    """Pay a booking, once."""
+    now, body = services.clock(), await _read(request, ProcessBody)
+    if isinstance(body, Response):
+        return body
+    try:
+        amount = from_major(body.amount, services.settings.default_currency)
+    except InvalidMoney as error:
+        return refused("INVALID_AMOUNT", f"amount {getattr(error, 'reason', 'cannot be')}", now)
+    stream = payment_id(CONTRACT, body.booking_id)
+    history = await _history(services, stream)
+    if history.payment is not None and history.payment.phase is not Phase.DECLINED:
+        return _duplicate(history, now)
+    method = _method(body, services, now)
+    if isinstance(method, Response):
+        return method
+    attempt = history.payment.attempt + 1 if history.payment else 1
+    wish = Authorize(
+        operation=operation_id(stream, CONTRACT, f"attempt:{attempt}"),
+        amount=amount,
+        capture="automatic",
+        payment_method=method,
+        customer=body.user_id,
+        order=body.booking_id,
+        metadata={"contract": "cinema", "payment_method": body.payment_method},
+    )
+    try:
+        answer = await services.payments.carry_out(stream, wish, _context(request))
+    except InvalidMoney:
+        return refused("INVALID_AMOUNT", "amount cannot be moved", now)
+    except (KeyReused, PaymentRefusal, Contended):
+        return refused("DUPLICATE_TRANSACTION", "the booking is being paid or paid already", now, retry=True)
+    except ProviderUnavailable:
+        return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
+    return _processed(answer, body, now)
+
+
+def _processed(answer: Answer, body: ProcessBody, now: datetime) -> Response[Any]:
+    transaction = _transaction_id(answer.at.id)
+    amount = to_major(answer.at.payment.amount)
+    if answer.outcome == "done":
+        if answer.replayed:
+            said = "the booking is paid already"
+            return refused("DUPLICATE_TRANSACTION", said, now, transaction_id=transaction)
+        paid = Paid(
+            transaction_id=transaction,
+            booking_id=body.booking_id,
+            amount=amount,
+            payment_method=body.payment_method,
+            processed_at=answer.at.updated_at,
+            message="Payment processed successfully",
+        )
+        return Response(paid)
+    if answer.outcome == "failed":
+        failure = answer.at.payment.failure
+        return _not_paid(body, amount, code_of(failure), failure.message if failure else "declined", now)
+    if answer.replayed:
+        said = "the booking is being paid"
+        return refused("DUPLICATE_TRANSACTION", said, now, transaction_id=transaction, retry=True)
+    said = "the outcome is not known yet; ask for the transaction's status"
+    return refused("PAYMENT_GATEWAY_ERROR", said, now, transaction_id=transaction, retry=True)
+
+
+@post("/refund", guards=[needs("write:payment")], status_code=200)
+async def refund(request: Http, services: Services) -> Response[Any]:
+    """Give part or all of a booking's money back. The same refund asked again is answered again."""
+    now, body = services.clock(), await _read(request, RefundBody)
+    if isinstance(body, Response):
+        return body
+    stream = _stream(body.original_transaction_id)
+    history = await _history(services, stream) if stream else None
+    if stream is None or history is None or history.payment is None:
+        return refused("REFUND_NOT_ALLOWED", "there is no such transaction", now, status=404)
+    payment = history.payment
+    if (payment.order, payment.customer) != (body.booking_id, body.user_id):
+        return refused("REFUND_NOT_ALLOWED", "the transaction is another booking's or another user's", now)
+    try:
+        amount = from_major(body.refund_amount, payment.amount.currency)
+    except InvalidMoney as error:
+        return refused("INVALID_AMOUNT", f"refund_amount {getattr(error, 'reason', 'cannot be')}", now)
+    wish = Refund(operation_id(stream, CONTRACT, f"refund:{amount.minor}:{body.reason}"), amount.minor, body.reason)
+    try:
+        answer = await services.payments.carry_out(stream, wish, _context(request))
+    except (PaymentRefusal, InvalidMoney, KeyReused):
+        left = to_major(payment.refundable)
+        said = f"at most {bytes(left).decode()} can be refunded now"
+        return refused("REFUND_NOT_ALLOWED", said, now, transaction_id=body.original_transaction_id)
+    except (ProviderUnavailable, Contended):
+        return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
+    return _refunded(answer, body, wish.operation, amount, now)
+
+
+def _refunded(answer: Answer, body: RefundBody, operation: str, amount: Money, now: datetime) -> Response[Any]:
+    if answer.outcome == "failed":
+        failure = answer.at.payment.failure
+        said = failure.message if failure else "the refund was refused"
+        return refused("REFUND_NOT_ALLOWED", said, now, transaction_id=body.original_transaction_id)
+    if answer.outcome == "open":
+        said = "the outcome is not known yet; the same request may be sent again"
+        return refused("PAYMENT_GATEWAY_ERROR", said, now, transaction_id=body.original_transaction_id, retry=True)
+    returned = Returned(
+        refund_transaction_id=f"REF-{UUID(operation).hex.upper()}",
+        original_transaction_id=body.original_transaction_id,
+        booking_id=body.booking_id,
+        refund_amount=to_major(amount),
+        processed_at=answer.at.updated_at,
+        message="Refund processed successfully",
+    )
+    return Response(returned)
+
+
+@get("/status/{transaction_id:str}", guards=[needs("read:payment")])
+async def status(services: Services, transaction_id: str) -> Response[Any]:
+    """How a transaction stands."""
+    now, stream = services.clock(), _stream(transaction_id)
+    history = await _history(services, stream) if stream else None
+    if history is None or history.payment is None or not history.payment.order:
+        return refused("PAYMENT_GATEWAY_ERROR", "there is no such transaction", now, status=404)
+    payment = history.payment
+    word = word_for(payment)
+    shown = Transaction(
+        transaction_id=_transaction_id(history.stream),
+        status=word,
+        booking_id=payment.order or "",
+        amount=to_major(payment.amount),
+        payment_method=_paid_by(payment),
+        created_at=history.envelopes[0].at,
+        processed_at=None if word == "pending" else history.envelopes[-1].at,
+    )
+    return Response(shown)
+
+
+@get("/methods", guards=[needs("read:payment")], sync_to_thread=False)
+def methods(services: Services) -> dict[str, list[MethodView]]:
+    """The four methods, and which of them work here."""
+    cards = _takes_cards(services)
+    return {
+        "payment_methods": [
+            MethodView("credit_card", "Credit card", "Visa, Mastercard, American Express", enabled=cards),
+            MethodView("debit_card", "Debit card", "Visa, Mastercard", enabled=cards),
+            MethodView("paypal", "PayPal", "Not offered by this deployment", enabled=False),
+            MethodView("stripe", "Stripe", "A card, by way of Stripe", enabled=cards),
+        ]
+    }
+
+
+# --- Translations ------------------------------------------------------------------------------------------------
+
+
+async def _read(request: Http, into: type[Any]) -> Any:
+    """The body, or the answer that says which field is wrong: its name, never its value."""
+    try:
+        body = json.decode(await request.body(), type=into)
+    except ValidationError as error:
+        said, _, path = str(error).partition(" - at `$.")
+        missing = "missing required field" in said
+        return _invalid((path.rstrip("`") or (said.split("`")[1] if missing else "")).split("."), said)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return _invalid([], "the body is not well-formed JSON")
+    if wrong := fields_with_card_numbers(body):
+        return _invalid(wrong[:1], "a card number must not stand here")
+    amount: Raw = body.amount if isinstance(body, ProcessBody) else body.refund_amount
+    if bytes(amount)[:1] not in b"-0123456789":
+        return _invalid(["amount" if isinstance(body, ProcessBody) else "refund_amount"], "must be a number")
+    return body
+
+
+def _invalid(path: list[str], said: str) -> Response[Any]:
+    where = ["body", *filter(None, path)]
+    return Response({"detail": [{"loc": where, "msg": said, "type": "value_error"}]}, status_code=422)
+
+
+def _method(body: ProcessBody, services: Services, now: datetime) -> str | Response[Any]:
+    """Stripe's payment method for the card that was handed over, or why there is none."""
+    nothing = Raw(bytes(body.amount))
+    if body.payment_method == "paypal":
+        return _not_paid(body, nothing, "PAYMENT_GATEWAY_ERROR", "PayPal is not offered by this deployment", now)
+    card = body.card_details
+    if card is None:
+        return _not_paid(body, nothing, "INVALID_CARD", "card_details are needed for this payment method", now)
+    year = card.expiry_year if card.expiry_year > 99 else 2000 + card.expiry_year
+    if (year, card.expiry_month) < (now.year, now.month):
+        return _not_paid(body, nothing, "CARD_EXPIRED", "the card has expired", now)
+    if not _takes_cards(services):
+        return _not_paid(
+            body, nothing, "PAYMENT_GATEWAY_ERROR", "cards by number are not taken by this deployment", now
+        )
+    return test_method(card.card_number) or _not_paid(
+        body, nothing, "INVALID_CARD", "the card number is not valid", now
+    )
+
+
+def _takes_cards(services: Services) -> bool:
+    """Numbers are turned into Stripe's test methods; with a live key nobody hands us one."""
+    return is_test_key(services.settings.stripe_api_key)
+
+
+def _not_paid(body: ProcessBody, amount: Raw, code: Any, said: str, now: datetime) -> Response[Any]:
+    failed = NotPaid(
+        booking_id=body.booking_id,
+        amount=amount,
+        payment_method=body.payment_method,
+        error_code=code,
+        error_message=said,
+        processed_at=now,
+    )
+    return Response(failed, status_code=400)
+
+
+def _duplicate(history: History, now: datetime) -> Response[Any]:
+    pending = word_for(cast(Payment, history.payment)) == "pending"
+    said = "the booking is being paid" if pending else "the booking is paid already"
+    return refused("DUPLICATE_TRANSACTION", said, now, transaction_id=_transaction_id(history.stream), retry=pending)
+
+
+async def _history(services: Services, stream: UUID) -> History:
+    try:
+        return await services.payments.history(stream)
+    except PaymentNotFound:
+        return History(stream)
+
+
+def _transaction_id(stream: UUID) -> str:
+    return f"TXN-{stream.hex.upper()}"
+
+
+def _stream(transaction_id: str) -> UUID | None:
+    prefix, _, text = transaction_id.partition("-")
+    try:
+        return UUID(text) if prefix == "TXN" and len(text) == 32 else None
+    except ValueError:
+        return None
+
+
+def _paid_by(payment: Payment) -> Method:
+    given = payment.metadata.get("payment_method")
+    return next((name for name in get_args(Method) if name == given), PAID_BY)
+
+
+def _context(request: Http) -> Context:
+    return Context(caller_of(request).subject, correlation_of(request))
+
+
+def unavailable(request: Http, _: Exception) -> Response[Any]:
+    """The store's outage in this contract's words."""
+    services: Services = request.app.state.services
+    answer = refused("PAYMENT_GATEWAY_ERROR", "the ledger cannot answer now", services.clock(), retry=True, status=503)
+    answer.headers["Retry-After"] = "1"
+    return answer
+
+
+router = Router(
+    "/payment",
+    route_handlers=[process, refund, status, methods],
+    exception_handlers={StoreUnavailable: unavailable, psycopg.OperationalError: unavailable},
+    include_in_schema=False,
+)
