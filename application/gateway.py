@@ -90,6 +90,18 @@ class Standing(Struct, frozen=True):
     evidence: str
 
 
+class ChargeSeen(Struct, frozen=True):
+    """A charge as the provider has it; `payment` is ours, when it was made for one."""
+
+    id: str
+    payment: UUID | None
+    payment_intent: str | None
+    amount: Money
+    captured: Money
+    refunded: Money
+    receipt_url: str | None
+
+
 class Absent(Struct, frozen=True):
     """The provider knows nothing of it."""
 
@@ -98,6 +110,12 @@ class Absent(Struct, frozen=True):
 
 class GatewayMisconfigured(Exception):  # noqa: N818  it says what is so
     """The provider does not accept our credentials or their permissions: nothing can work, so nothing should start."""
+
+
+class ChargeLookup(Protocol):
+    async def charge(self, charge: str) -> ChargeSeen | Absent | Unknown:
+        """A charge, by the provider's name for it. Moves nothing."""
+        ...
 
 
 class PaymentGateway(Protocol):

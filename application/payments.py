@@ -110,8 +110,9 @@ class Payments:
         KeyReused, VersionMoved, Contended, ProviderUnavailable or StoreUnavailable; nothing was recorded then and
         nobody was asked.
         """
-        # A new payment has no history: its first append finds out whether that is so.
-        new = isinstance(wish, Authorize) and versions is None
+        # A new payment has no history: its first append finds out whether that is so. When nothing can be begun,
+        # only the history tells what had been asked before.
+        new = isinstance(wish, Authorize) and versions is None and self._gateway.unavailable_s() is None
         history = History(stream) if new else await self._streams.load(stream)
         for _ in range(MAX_CONFLICTS):
             started = history.started(wish.operation)

@@ -15,6 +15,7 @@ from msgspec import Struct
 from psycopg import AsyncConnection
 
 from application.event_store import StoreUnavailable
+from application.history import History
 from application.payment_stream import Context, PaymentStreams
 from application.settlement import Contended, NotLearned, Settlement
 from domain.payment import Phase
@@ -125,12 +126,18 @@ class Recovery:
                 settled = await self._settlement.learn(payment, context)
             else:
                 settled = await self._settlement.perform(history, operation, context)
+                if _is_open(settled, operation):  # an answer that was kept may repeat for ever what tells nothing
+                    settled = await self._settlement.learn(payment, context)
         except (NotLearned, Contended, StoreUnavailable) as error:
             return f"{type(error).__name__}: {error}"
         except Exception as error:  # a payment that cannot even be read must not hold up the others
             log.exception("an operation could not be settled", extra={"payment": str(payment)})
             return type(error).__name__
-        assert settled.payment is not None  # noqa: S101  it was there before
-        if settled.payment.operations[operation].outcome != "open":
+        if not _is_open(settled, operation):
             return None
         return WAITING if waiting else "the provider has not told"
+
+
+def _is_open(history: History, operation: str) -> bool:
+    assert history.payment is not None  # noqa: S101  it was there before
+    return history.payment.operations[operation].outcome == "open"

@@ -38,7 +38,16 @@ class MethodDetails(Struct, frozen=True):
 
 
 class Charge(Struct, frozen=True):
+    """As part of its PaymentIntent, or by itself."""
+
     id: str
+    amount: int = 0
+    amount_captured: int = 0
+    amount_refunded: int = 0
+    currency: str = "usd"
+    payment_intent: str | None = None
+    receipt_url: str | None = None
+    metadata: dict[str, str] | None = None
     payment_method_details: MethodDetails | None = None
     disputed: bool = False
 

@@ -107,5 +107,5 @@ def _signed(text: str, header: str, secret: str) -> bool:
     # The age was judged above, by a clock that can be handed in; without a tolerance the SDK does not look at it.
     try:
         return bool(stripe.WebhookSignature.verify_header(text, header, secret, tolerance=None))
-    except stripe.SignatureVerificationError:
+    except (stripe.SignatureVerificationError, TypeError):  # the latter for a signature that is not ASCII
         return False

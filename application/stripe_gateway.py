@@ -26,6 +26,7 @@ from application.gateway import (
     AnyInstruction,
     AuthorizeInstruction,
     CaptureInstruction,
+    ChargeSeen,
     GatewayMisconfigured,
     Instruction,
     RefundInstruction,
@@ -34,6 +35,7 @@ from application.gateway import (
     VoidInstruction,
 )
 from application.inbox import EventPage
+from application.stripe_adoption import ADOPTED, adopt
 from application.stripe_answers import (
     Intent,
     Method,
@@ -80,6 +82,10 @@ class StripeGateway:
         self._session: aiohttp.ClientSession | None = None
         self._client_or_none: stripe.StripeClient | None = None
 
+    async def charge(self, charge: str) -> ChargeSeen | Absent | Unknown:
+        """See ChargeLookup."""
+        return await self._lookups.charge(charge)
+
     async def events(self, since: datetime, after: str | None) -> EventPage | Unknown:
         """A page of the list of events: see StripeLookups."""
         return await self._lookups.events(since, after)
@@ -123,6 +129,9 @@ class StripeGateway:
     # --- Instructions --------------------------------------------------------------------------------------------
 
     async def _authorize(self, instruction: AuthorizeInstruction) -> Outcome | Unknown:
+        if instruction.payment_method.startswith(ADOPTED):
+            marks = {"metadata": _identity(instruction), "expand": ["latest_charge"]}
+            return await adopt(instruction, self._get, lambda path: self._post(path, marks, instruction))
         params: PaymentIntentCreateParams = {
             "amount": to_stripe(instruction.amount),
             "currency": instruction.amount.currency,
@@ -139,7 +148,7 @@ class StripeGateway:
         }
         if instruction.capture == "manual":
             params["payment_method_options"] = {"card": {"request_multicapture": "if_available"}}
-        if instruction.description is not None:
+        if instruction.description:  # Stripe takes an empty one for a wish to remove it
             params["description"] = instruction.description
         if self._public_url is not None:
             params["return_url"] = f"{self._public_url}/return/{instruction.payment}"
@@ -150,7 +159,14 @@ class StripeGateway:
         if not instruction.payment_method.startswith("tok_"):
             return instruction.payment_method
         params: PaymentMethodCreateParams = {"type": "card", "card": {"token": instruction.payment_method}}
-        return read(await self._post("payment_methods", params, instruction, step=":method"), Method).id
+        try:
+            response = await self._post("payment_methods", params, instruction, step=":method")
+        except stripe.APIError as error:
+            # Stripe keeps an error of its own under the key, too; of a step that moves nothing another try is safe.
+            if (error.headers or {}).get("idempotent-replayed") != "true":
+                raise
+            response = await self._post("payment_methods", params, instruction, step=":method:2")
+        return read(response, Method).id
 
     async def _capture(self, instruction: CaptureInstruction) -> Outcome | Unknown:
         params: PaymentIntentCaptureParams = {

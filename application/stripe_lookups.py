@@ -11,12 +11,13 @@ import aiohttp
 import stripe
 from msgspec import DecodeError
 
-from application.gateway import Absent, Standing, Unknown
+from application.gateway import Absent, ChargeSeen, Standing, Unknown
 from application.inbox import EventPage
-from application.stripe_answers import Dispute, Found, Intent, Page, Refund, evidence, read
+from application.stripe_answers import Charge, Dispute, Found, Intent, Page, Refund, evidence, read
 from application.stripe_events import StripeEvent, event
 from application.stripe_standing import OPERATION, PAYMENT, is_disputed, payment_named, standing
 from domain.errors import InvalidMoney
+from domain.money import from_stripe
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,28 @@ class StripeLookups:
             refunds = await self._all("refunds", name, Page[Refund]) if intent.amount_received else []
             disputes = await self._all("disputes", name, Page[Dispute]) if is_disputed(intent) else []
             return standing(authorization, response, refunds, disputes)
+
+        return await _learned(ask)
+
+    async def charge(self, charge: str) -> ChargeSeen | Absent | Unknown:
+        """A charge; one that was made for a PaymentIntent is marked as that is."""
+
+        async def ask() -> ChargeSeen | Absent | Unknown:
+            found = read(await self._get(f"charges/{charge}"), Charge)
+            payment = payment_named(found.metadata)
+            if payment is None and found.payment_intent is not None:
+                intent = read(await self._get(f"payment_intents/{found.payment_intent}"), Intent)
+                payment = payment_named(intent.metadata)
+            currency = found.currency
+            return ChargeSeen(
+                id=found.id,
+                payment=payment,
+                payment_intent=found.payment_intent,
+                amount=from_stripe(found.amount, currency),
+                captured=from_stripe(found.amount_captured, currency),
+                refunded=from_stripe(found.amount_refunded, currency),
+                receipt_url=found.receipt_url,
+            )
 
         return await _learned(ask)
 

@@ -216,6 +216,7 @@ def _begun(payment: Payment | None, fact: AuthorizationStarted) -> Payment:
         order=fact.order,
         description=fact.description,
         metadata=fact.metadata,
+        disputes=payment.disputes if payment else {},
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from domain.errors import OutcomeMismatch
+from domain.errors import OperationInFlight, OutcomeMismatch
 from domain.money import Money
 from domain.payment import Payment
 from domain.payment_commands import Adopt, RecordCaptured, RecordDispute, RecordRefunded, RecordReversed, RecordVoided
@@ -22,7 +22,7 @@ from domain.payment_facts import (
 
 
 def without_us(payment: Payment, learned: Adopt | RecordDispute | RecordReversed) -> tuple[PaymentFact, ...]:
-    """The facts that tell it, or none if it is known. Raises OutcomeMismatch when it does not fit the history."""
+    """The facts that tell it, or none if it is known. Raises a Refusal when it does not fit the history."""
     match learned:
         case Adopt():
             return _adopted(payment, learned.movement)
@@ -47,6 +47,8 @@ def _adopted(payment: Payment, movement: RecordCaptured | RecordVoided | RecordR
         case RecordVoided():
             if not payment.capturable:
                 return ()  # there is nothing that could have been released
+            for capture, _ in payment.in_flight("capture"):  # whether that money was taken or released is not known yet
+                raise OperationInFlight(operation=capture, kind="capture")
             return VoidStarted(name), Voided(name, payment.capturable, movement.evidence)
         case RecordRefunded():
             no_more_than(payment.refundable, movement)

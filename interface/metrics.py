@@ -66,6 +66,10 @@ class Metrics:
         )
         facts = self._counter("facts_appended", "Facts appended by this process.", "type")
         self.facts = {fact: facts.labels(name) for fact, name in NAMES.items()}
+        # By the names that the airline's dashboards know.
+        names = [f"{word}{kind}" for kind in ("Payment", "Refund") for word in ("Successful", "Failed")]
+        names += ["InvalidPaymentRequest", "InvalidRefundRequest"]
+        self.airline = {name: Counter(name, "Of the airline's contract.", registry=self.registry) for name in names}
         self.webhooks = self._counter("webhooks", "Webhooks by what became of them.", "result")
         self.conflicts = self._counter("append_conflicts", "Appends that found another writer had been faster.")
 

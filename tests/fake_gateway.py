@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -27,6 +28,7 @@ from domain.payment_commands import (
     RecordActionRequired,
     RecordAuthorized,
     RecordCaptured,
+    RecordDispute,
     RecordFailed,
     RecordRefunded,
     RecordVoided,
@@ -36,6 +38,7 @@ from domain.payment_facts import Card, Failure, NextAction
 CARD = Card(brand="visa", last4="4242", exp_month=12, exp_year=2030)
 DECLINE = Failure("card_declined", "insufficient_funds", "Your card has insufficient funds.", retryable=True)
 WRONG_STATE = Failure("payment_intent_unexpected_state", None, "Its status does not allow that.", retryable=False)
+LOST_ON_THE_WAY = Failure("expired_or_canceled_card", None, "the refund did not go through", retryable=False)
 TOO_MUCH = Failure("amount_too_large", None, "That is more than there is.", retryable=False)
 EXPIRES_AT = datetime(2026, 11, 10, 12, tzinfo=UTC)
 PATIENCE_S = 30.0
@@ -53,7 +56,19 @@ class Intent:
     status: Literal["requires_action", "requires_capture", "succeeded", "canceled", "declined"]
     received: int = 0
     refunded: int = 0
+    ran_out: bool = False
     refunds: list[RefundSeen] = field(default_factory=list)
+    disputes: dict[str, RecordDispute] = field(default_factory=dict)
+
+    @property
+    def released(self) -> Literal["no", "taken", "cancelled", "expired"]:
+        match self.status:
+            case "succeeded":
+                return "taken"
+            case "canceled":
+                return "expired" if self.ran_out else "cancelled"
+            case _:
+                return "no"
 
 
 class Behaviour(Struct):
@@ -72,14 +87,20 @@ class Behaviour(Struct):
 
 
 class FakeGateway:
-    """`asked` holds every instruction that was sent, `moved` how often each idempotency key did something."""
+    """`asked` holds every instruction that was sent, `moved` how often each idempotency key did something.
+
+    `looked` counts the questions that move nothing; `meanwhile` is what happens after each look at a payment and before
+    we hear what was seen.
+    """
 
     def __init__(self, *, multicapture: bool = False) -> None:
         self.intents: dict[str, Intent] = {}
         self.asked: list[AnyInstruction] = []
         self.moved: Counter[str] = Counter()
+        self.looked = 0
         self.busy = asyncio.Event()
         self.away_s: float | None = None
+        self.meanwhile: list[Callable[[], Awaitable[object]]] = []
         self._multicapture = multicapture
         self._kept: dict[str, tuple[AnyInstruction, Outcome]] = {}
         self._next: list[Behaviour] = []
@@ -98,6 +119,55 @@ class FakeGateway:
         (intent,) = self.intents.values()
         return intent
 
+    @property
+    def latest(self) -> Intent:
+        return next(reversed(self.intents.values()))
+
+    # What happens to the latest intent without us: each answers whether it can happen now
+
+    def capture_by_hand(self, minor: int, *, final: bool = True) -> bool:
+        intent = self.latest
+        if intent.status != "requires_capture" or not 0 < minor <= intent.amount.minor - intent.received:
+            return False
+        intent.received += minor
+        if final or not self._multicapture or intent.received == intent.amount.minor:
+            intent.status = "succeeded"
+        return True
+
+    def release_by_hand(self, *, ran_out: bool = False) -> bool:
+        intent = self.latest
+        if intent.status not in {"requires_capture", "requires_action"}:
+            return False
+        intent.status, intent.ran_out = "succeeded" if intent.received else "canceled", ran_out
+        return True
+
+    def refund_by_hand(self, minor: int) -> bool:
+        intent = self.latest
+        if not 0 < minor <= intent.received - intent.refunded:
+            return False
+        intent.refunded += minor
+        intent.refunds.append(
+            RefundSeen(f"re_by_hand_{len(intent.refunds)}", replace(intent.amount, minor=minor), None, None)
+        )
+        return True
+
+    def undo_refund(self, place: int = 0) -> bool:
+        """A refund that was made does not reach the cardholder."""
+        intent = self.latest
+        if place >= len(intent.refunds) or intent.refunds[place].failure:
+            return False
+        intent.refunded -= intent.refunds[place].amount.minor
+        intent.refunds[place] = replace(intent.refunds[place], failure=LOST_ON_THE_WAY)
+        return True
+
+    def dispute(self, outcome: Literal["open", "won", "lost"] = "open", name: str = "dp_1") -> bool:
+        intent = self.latest
+        if not intent.received:
+            return False
+        contested = replace(intent.amount, minor=intent.received)
+        intent.disputes[name] = RecordDispute(name, contested, "fraudulent", outcome, "req_standing")
+        return True
+
     # The port
 
     async def perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
@@ -114,22 +184,27 @@ class FakeGateway:
     async def standing(
         self, payment: UUID, authorization: str, payment_intent: str | None
     ) -> Standing | Absent | Unknown:
+        self.looked += 1
         if self._next and not self._next.pop(0).answers:
             return Unknown("timeout")
         mine = (intent for intent in self.intents.values() if intent.operation == authorization)
         intent = self.intents.get(payment_intent) if payment_intent else next(mine, None)
-        if intent is None:
-            return Absent(f"req_search_{payment}")
+        told = self._stands(authorization, intent) if intent else Absent(f"req_search_{payment}")
+        if self.meanwhile:
+            await self.meanwhile.pop(0)()
+        return told
+
+    def _stands(self, authorization: str, intent: Intent) -> Standing:
         zero = Money.zero(intent.amount.currency)
         return Standing(
             payment_intent=intent.id,
             operation=intent.operation,
             authorization=self._told(authorization, intent),
             captured=replace(zero, minor=intent.received),
-            released={"succeeded": "taken", "canceled": "cancelled"}.get(intent.status, "no"),
+            released=intent.released,
             charge=f"ch_{intent.id}",
             refunds=tuple(intent.refunds),
-            disputes=(),
+            disputes=tuple(intent.disputes.values()),
             evidence="req_standing",
         )
 
@@ -141,6 +216,9 @@ class FakeGateway:
         return RecordFailed(operation, DECLINE, "req_standing", intent.id)
 
     async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
+        self.looked += 1
+        if self._next and not self._next.pop(0).answers:
+            return Unknown("timeout")
         intent = self.intents.get(payment_intent)
         return intent.payment if intent else Absent("req_payment_of")
 
@@ -218,7 +296,7 @@ class FakeGateway:
         intent = self.intents[asked.payment_intent]
         if intent.status not in {"requires_capture", "requires_action"}:
             return RecordFailed(asked.operation, WRONG_STATE, "req_void")
-        intent.status = "canceled"
+        intent.status = "succeeded" if asked.partly_captured else "canceled"
         return RecordVoided(asked.operation, "req_void")
 
     def _refund(self, asked: RefundInstruction, behaviour: Behaviour) -> Outcome:

@@ -8,7 +8,7 @@ A word like `captured` names what happened from wish to outcome, as the two fact
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import reduce
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
@@ -16,14 +16,17 @@ from domain.errors import Refusal
 from domain.money import Money
 from domain.payment import Operation, Payment, Status, evolve
 from domain.payment_commands import (
+    Adopt,
     Authorize,
     PaymentCommand,
     RecordActionRequired,
     RecordAuthorized,
     RecordCaptured,
+    RecordDispute,
     RecordExpired,
     RecordFailed,
     RecordRefunded,
+    RecordReversed,
     RecordVoided,
 )
 from domain.payment_decisions import decide
@@ -35,6 +38,9 @@ from domain.payment_facts import (
     CaptureMethod,
     CaptureStarted,
     Card,
+    DisputeLost,
+    DisputeOpened,
+    DisputeWon,
     Expired,
     Failed,
     Failure,
@@ -50,6 +56,7 @@ from domain.payment_facts import (
 VISA = Card(brand="visa", last4="4242", exp_month=12, exp_year=2030)
 NO_FUNDS = Failure("card_declined", "insufficient_funds", "Your card has insufficient funds.", retryable=True)
 TOO_LATE = Failure("charge_expired_for_capture", None, "The authorization has expired.", retryable=False)
+ACCOUNT_CLOSED = Failure("expired_or_canceled_card", None, "the refund did not go through", retryable=False)
 PAGE = NextAction("redirect_to_url", "https://hooks.stripe.com/3d_secure")
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 IN_A_WEEK = NOON + timedelta(days=7)
@@ -129,6 +136,23 @@ def expired(minor: int = 100_00) -> Expired:
     return Expired(usd(minor), "evt_expired")
 
 
+def reversed_later(operation: str = "re_1") -> Failed:
+    """A refund that was made, and did not reach the cardholder."""
+    return Failed(operation, "refund", ACCOUNT_CLOSED, "evt_refund_failed")
+
+
+def disputed(dispute: str = "dp_1", minor: int = 100_00) -> DisputeOpened:
+    return DisputeOpened(dispute, usd(minor), "fraudulent", "req_dispute")
+
+
+def dispute_won(dispute: str = "dp_1") -> DisputeWon:
+    return DisputeWon(dispute, "req_dispute")
+
+
+def dispute_lost(dispute: str = "dp_1") -> DisputeLost:
+    return DisputeLost(dispute, "req_dispute")
+
+
 # Histories that many tests begin with.
 STARTED: tuple[PaymentFact, ...] = (started(),)
 ACTION_REQUIRED: tuple[PaymentFact, ...] = (*STARTED, action_required())
@@ -139,6 +163,7 @@ CAPTURED: tuple[PaymentFact, ...] = (*AUTHORIZED, *captured())
 VOIDED: tuple[PaymentFact, ...] = (*AUTHORIZED, *voided())
 EXPIRED: tuple[PaymentFact, ...] = (*AUTHORIZED, expired())
 REFUNDED: tuple[PaymentFact, ...] = (*CAPTURED, *refunded())
+DISPUTED: tuple[PaymentFact, ...] = (*CAPTURED, disputed())
 
 
 # --- Commands ----------------------------------------------------------------------------------------------------
@@ -185,6 +210,28 @@ def confirm_failed(operation: str = "auth_1", failure: Failure = NO_FUNDS, *, to
 
 def confirm_expired() -> RecordExpired:
     return RecordExpired("evt_expired")
+
+
+def told_of_dispute(
+    outcome: Literal["open", "won", "lost"] = "open", dispute: str = "dp_1", minor: int = 100_00
+) -> RecordDispute:
+    return RecordDispute(dispute, usd(minor), "fraudulent", outcome, "req_dispute")
+
+
+def told_of_reversal(operation: str = "re_1") -> RecordReversed:
+    return RecordReversed(operation, ACCOUNT_CLOSED, "evt_refund_failed")
+
+
+def captured_by_hand(operation: str = "by_hand", minor: int = 100_00, *, final: bool = True) -> Adopt:
+    return Adopt(confirm_captured(operation, usd(minor), final=final))
+
+
+def voided_by_hand(operation: str = "by_hand") -> Adopt:
+    return Adopt(confirm_voided(operation))
+
+
+def refunded_by_hand(operation: str = "by_hand", minor: int = 100_00) -> Adopt:
+    return Adopt(confirm_refunded(operation, usd(minor)))
 
 
 # --- Grammar -----------------------------------------------------------------------------------------------------

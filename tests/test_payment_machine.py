@@ -7,6 +7,7 @@ promises of a payment rather than from the decision table.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hypothesis import Phase, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -16,9 +17,10 @@ from domain.money import Money
 from domain.payment import Payment
 from domain.payment_commands import Capture, PaymentCommand, Refund, Void
 from domain.payment_decisions import decide
-from domain.payment_facts import Authorized, Captured, Expired, PaymentFact, Refunded, Voided
+from domain.payment_facts import Authorized, Captured, Expired, Failed, PaymentFact, Refunded, Voided
 from tests.given import (
     authorize,
+    captured_by_hand,
     confirm_action_required,
     confirm_authorized,
     confirm_captured,
@@ -27,7 +29,11 @@ from tests.given import (
     confirm_refunded,
     confirm_voided,
     fold,
+    refunded_by_hand,
+    told_of_dispute,
+    told_of_reversal,
     usd,
+    voided_by_hand,
 )
 
 Predict = Callable[["Book"], None]
@@ -43,6 +49,7 @@ class Entry:
     minor: int
     final: bool = False
     open: bool = True
+    done: bool = False
 
 
 @dataclass
@@ -57,12 +64,17 @@ class Book:
     in_parts: bool = False
     current: str = ""
     entries: dict[str, Entry] = field(default_factory=dict)
+    disputes: dict[str, str] = field(default_factory=dict)
 
     def busy(self, kind: str) -> int:
         return sum(entry.minor for entry in self.entries.values() if entry.open and entry.kind == kind)
 
     def is_busy(self, *kinds: str) -> bool:
         return any(entry.open and entry.kind in kinds for entry in self.entries.values())
+
+    @property
+    def is_contested(self) -> bool:
+        return not set(self.disputes.values()) <= {"won"}
 
     # Wishes
 
@@ -93,6 +105,8 @@ class Book:
         if name in self.entries:
             return
         left = self.captured - self.refunded - self.busy("refund")
+        if self.is_contested:
+            raise Refused
         asked = left if minor is None else minor
         if not 1 <= asked <= left:
             raise Refused
@@ -109,12 +123,12 @@ class Book:
             return False
         if entry.kind != kind or minor not in {None, entry.minor}:
             raise Refused
-        entry.open = False
+        entry.open, entry.done = False, True
         return True
 
     def challenged(self, name: str) -> None:
         if self._settled(name, "authorize"):
-            self.entries[name].open = True
+            self.entries[name].open, self.entries[name].done = True, False
             self.place = "challenged"
 
     def authorized_as(self, name: str, minor: int, *, at_once: bool, in_parts: bool) -> None:
@@ -124,6 +138,8 @@ class Book:
 
     def captured_as(self, name: str, minor: int, *, final: bool) -> None:
         if self._settled(name, "capture", minor):
+            if self.captured + minor > self.authorized:
+                raise Refused
             self.captured += minor
             self.capturable = 0 if final else max(0, self.capturable - minor)
 
@@ -133,12 +149,15 @@ class Book:
 
     def refunded_as(self, name: str, minor: int) -> None:
         if self._settled(name, "refund", minor):
+            if self.refunded + minor > self.captured:
+                raise Refused
             self.refunded += minor
 
     def failed(self, name: str, *, too_late: bool) -> None:
         kind = self.entries[name].kind if name in self.entries else ""
         ran_out = too_late and kind != "refund" and bool(self.capturable or self.place == "challenged")
         if self._settled(name, kind):
+            self.entries[name].done = False
             if kind == "authorize":
                 self.place = "declined"
             if ran_out:
@@ -156,6 +175,49 @@ class Book:
         self.place, self.capturable = place, 0
         self.entries[self.current].open = False
 
+    # Without us
+
+    def _by_hand(self, name: str, kind: str, minor: int, left: int) -> bool:
+        """Whether a movement of this size is news, if it can be at all."""
+        if self.place == "nowhere":
+            raise Refused
+        if name in self.entries:
+            return False
+        if minor > left:
+            raise Refused
+        self.entries[name] = Entry(kind, minor, open=False, done=True)
+        return True
+
+    def captured_by_hand(self, name: str, minor: int, *, final: bool) -> None:
+        if self._by_hand(name, "capture", minor, self.capturable):
+            self.captured += minor
+            self.capturable = 0 if final else self.capturable - minor
+
+    def voided_by_hand(self, name: str) -> None:
+        if self.capturable and name not in self.entries and self.is_busy("capture"):
+            raise Refused  # whether that money is taken or released is not known yet
+        nothing_to_release = self.place != "nowhere" and not self.capturable
+        if not nothing_to_release and self._by_hand(name, "void", 0, 0):
+            self._over("released")
+
+    def refunded_by_hand(self, name: str, minor: int) -> None:
+        if self._by_hand(name, "refund", minor, self.captured - self.refunded):
+            self.refunded += minor
+
+    def undone(self, name: str) -> None:
+        entry = self.entries.get(name)
+        if entry is None or entry.kind != "refund":
+            raise Refused
+        if entry.done:
+            entry.done = False
+            self.refunded -= entry.minor
+
+    def disputed(self, name: str, outcome: str) -> None:
+        if self.place == "nowhere":
+            raise Refused
+        if outcome != "open" or name not in self.disputes:
+            self.disputes[name] = outcome
+
 
 # Which operation a command names: mostly a new one (of a wish) or an open one (of an outcome), sometimes any, or none.
 picks = strategies.integers(0, 31)
@@ -163,6 +225,8 @@ parts = strategies.sampled_from([None, 1, 10, 30, 40, 60, 99, 100, 101, 0])
 # What the provider confirms: mostly the amount that was asked.
 confirmed = strategies.sampled_from([None, None, None, None, 1, 30, 60, 100])
 flags = strategies.booleans()
+# What somebody moved at the provider: of a reserve of a hundred, mostly a part.
+movements = strategies.sampled_from([1, 10, 30, 40, 60, 100, 101])
 
 
 class AnyCommandAtAnyTime(RuleBasedStateMachine):
@@ -242,6 +306,34 @@ class AnyCommandAtAnyTime(RuleBasedStateMachine):
     def confirm_expired(self) -> None:
         self._ask(confirm_expired(), lambda book: book.expired())
 
+    # What happens without us
+
+    @rule(pick=picks, minor=movements, final=flags)
+    def capture_by_hand(self, pick: int, minor: int, *, final: bool) -> None:
+        name = self._wished(pick)
+        told = captured_by_hand(name, minor, final=final)
+        self._ask(told, lambda book: book.captured_by_hand(name, minor, final=final))
+
+    @rule(pick=picks)
+    def void_by_hand(self, pick: int) -> None:
+        name = self._wished(pick)
+        self._ask(voided_by_hand(name), lambda book: book.voided_by_hand(name))
+
+    @rule(pick=picks, minor=movements)
+    def refund_by_hand(self, pick: int, minor: int) -> None:
+        name = self._wished(pick)
+        self._ask(refunded_by_hand(name, minor), lambda book: book.refunded_by_hand(name, minor))
+
+    @rule(pick=picks)
+    def undo_a_refund(self, pick: int) -> None:
+        refunds = [name for name, entry in self.book.entries.items() if entry.kind == "refund"]
+        name = refunds[pick % len(refunds)] if refunds and pick < 28 else self._wished(31)
+        self._ask(told_of_reversal(name), lambda book: book.undone(name))
+
+    @rule(dispute=strategies.sampled_from(["dp_1", "dp_2"]), outcome=strategies.sampled_from(["open", "won", "lost"]))
+    def dispute(self, dispute: str, outcome: Literal["open", "won", "lost"]) -> None:
+        self._ask(told_of_dispute(outcome, dispute), lambda book: book.disputed(dispute, outcome))
+
     # What always holds
 
     @invariant()
@@ -253,6 +345,7 @@ class AnyCommandAtAnyTime(RuleBasedStateMachine):
         assert {name: getattr(self.payment, name) for name in amounts} == {
             name: usd(getattr(self.book, name)) for name in amounts
         }
+        assert self.payment.disputed == self.book.is_contested
         still_open = {name for name, operation in self.payment.operations.items() if operation.outcome == "open"}
         assert still_open == {name for name, entry in self.book.entries.items() if entry.open}
 
@@ -268,7 +361,7 @@ class AnyCommandAtAnyTime(RuleBasedStateMachine):
         if self.payment is not None:
             assert self.payment.authorized == self._sum(Authorized)
             assert self.payment.captured == self._sum(Captured)
-            assert self.payment.refunded == self._sum(Refunded)
+            assert self.payment.refunded == self._sum(Refunded) - self._undone()
             let_go = self._sum(Voided) + self._sum(Expired)
             assert self.payment.captured + self.payment.capturable + let_go <= self.payment.authorized
 
@@ -316,6 +409,12 @@ class AnyCommandAtAnyTime(RuleBasedStateMachine):
 
     def _sum(self, kind: type[Authorized | Captured | Refunded | Voided | Expired]) -> Money:
         return sum((fact.amount for fact in self.facts if isinstance(fact, kind)), Money.zero("usd"))
+
+    def _undone(self) -> Money:
+        """What was refunded first and failed later."""
+        made = {fact.operation: fact.amount for fact in self.facts if isinstance(fact, Refunded)}
+        undone = (made[fact.operation] for fact in self.facts if isinstance(fact, Failed) and fact.operation in made)
+        return sum(undone, Money.zero("usd"))
 
 
 def test_no_order_of_commands_makes_or_loses_money() -> None:

@@ -45,7 +45,7 @@ from domain.facts import NAMES
 from domain.payment_commands import Authorize, Capture, Refund, Void, Wish
 from interface.sandbox.postgres import Postgres
 from tests.fake_gateway import PATIENCE_S, Behaviour, FakeGateway
-from tests.given import NOON, authorize, confirm_authorized, eur, usd
+from tests.given import NOON, authorize, eur, usd
 from tests.unreliable_network import UnreliableNetwork
 
 ME = Context(actor="cinema", correlation="request-1", causation="order.3")

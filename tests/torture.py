@@ -21,7 +21,9 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "seconds": Size(writers=4, appends_each=60, payments_each=6, held_open=8, fault_runs=5, kills=1, storm_s=3, patience_s=30),
+    "seconds": Size(
+        writers=4, appends_each=60, payments_each=6, held_open=8, fault_runs=5, kills=1, storm_s=3, patience_s=30
+    ),
     "minutes": Size(
         writers=12,
         appends_each=1_500,

@@ -14,7 +14,8 @@ from interface.log_watch import before_stopping
 from interface.metrics import metered
 from interface.services import Services
 from interface.web import documented, events, health, metrics, orders, payments, returning, tokens, webhooks
-from interface.web.contracts import cinema
+from interface.web.contracts import airline, cinema
+from interface.web.contracts.preflight import preflights
 from interface.web.limits import limited
 from interface.web.problems import HANDLERS
 from interface.web.reading import MAX_BODY_BYTES
@@ -50,6 +51,7 @@ def create_app(services: Services) -> Litestar:
             events.router,
             tokens.router,
             webhooks.router,
+            airline.router,
             cinema.router,
         ],
         dependencies={
@@ -65,6 +67,7 @@ def create_app(services: Services) -> Litestar:
     )
     documented.complete(app.openapi_schema)
     app.asgi_handler = limited(app.asgi_handler, services.limits, services.tokens, services.settings.trusted_proxies)
+    app.asgi_handler = preflights(app.asgi_handler, services.settings.cors_origins)
     # Around everything, so that what no route answers is counted, too.
     app.asgi_handler = metered(app.asgi_handler, services.metrics)
     return app

@@ -112,14 +112,12 @@ MOVEMENT = {
     412: _problem(412, "version-moved", "If-Match does not hold"),
 }
 WEBHOOK: Mapping[int, ResponseSpec] = {
-    200: ResponseSpec(dict[str, bool], generate_examples=False, description="kept"),
     400: _problem(400, "bad-signature", "not signed by Stripe with a secret of ours, or not now"),
     413: _problem(413, "request-entity-too-large", "the body is too large"),
     503: _problem(503, "store-unavailable", "not kept; send it again"),
 }
 INVALIDATION: Mapping[int, ResponseSpec] = {
     **_ANY,
-    200: ResponseSpec(dict[str, str | bool], generate_examples=False, description="refused from now on"),
     413: _problem(413, "request-entity-too-large", "the body is too large"),
     415: _problem(415, "unsupported-media-type", "the body must be application/json"),
 }

@@ -12,7 +12,7 @@ from litestar import Request, Response, Router, get
 from litestar.datastructures import State
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, QueryParameter
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Message, Receive, Scope, Send
@@ -76,15 +76,15 @@ _STREAM = documented.LIST | {
 
 Http = Request[Caller, None, State]
 Position = Annotated[
-    int, Parameter(query="after", ge=0, le=LARGEST_POSITION, description="The last position you have.")
+    int, QueryParameter(name="after", ge=0, le=LARGEST_POSITION, description="The last position you have.")
 ]
-Page = Annotated[int, Parameter(query="limit", ge=1, le=MAX_PAGE, description="Facts at most.")]
+Page = Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_PAGE, description="Facts at most.")]
 Wait = Annotated[
-    int, Parameter(query="wait", ge=0, le=MAX_WAIT_S, description="Wait up to so many seconds for a first fact.")
+    int, QueryParameter(name="wait", ge=0, le=MAX_WAIT_S, description="Wait up to so many seconds for a first fact.")
 ]
 LastEventId = Annotated[
     str | None,
-    Parameter(header="Last-Event-ID", description="The `id` of the last event you have. Stands above `after`."),
+    HeaderParameter(name="Last-Event-ID", description="The `id` of the last event you have. Stands above `after`."),
 ]
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Router, get
-from litestar.params import Parameter
+from litestar.params import PathParameter
 
 from interface.services import Services
 from interface.web import documented
@@ -15,7 +15,7 @@ from interface.web.views import OrderPage, OrderView
 from interface.web.waiting import wait_for
 from projections import orders
 
-OrderId = Annotated[str, Parameter(max_length=200, pattern=NO_CONTROLS)]
+OrderId = Annotated[str, PathParameter(max_length=200, pattern=NO_CONTROLS)]
 
 
 @get("/{order:str}", responses=documented.GET_ORDER, guards=[needs("read:payment")])

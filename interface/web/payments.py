@@ -5,7 +5,7 @@ from uuid import UUID
 
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import State
-from litestar.params import Body, Parameter
+from litestar.params import Body, QueryParameter
 
 from application.payment_stream import Context
 from application.payments import Answer, operation_id, payment_id
@@ -187,11 +187,11 @@ async def events(services: Services, payment: UUID) -> Response[FactList]:
 @get("/", responses=documented.LIST_PAYMENTS, guards=[needs("read:payment")])
 async def newest(
     services: Services,
-    status: Annotated[Status | None, Parameter(query="status")] = None,
-    customer: Annotated[str | None, Parameter(query="customer", max_length=200, pattern=NO_CONTROLS)] = None,
-    order: Annotated[str | None, Parameter(query="order", max_length=200, pattern=NO_CONTROLS)] = None,
-    since: Annotated[str | None, Parameter(query="from", description="Created at or after, RFC 3339.")] = None,
-    until: Annotated[str | None, Parameter(query="to", description="Created before, RFC 3339.")] = None,
+    status: Annotated[Status | None, QueryParameter(name="status")] = None,
+    customer: Annotated[str | None, QueryParameter(name="customer", max_length=200, pattern=NO_CONTROLS)] = None,
+    order: Annotated[str | None, QueryParameter(name="order", max_length=200, pattern=NO_CONTROLS)] = None,
+    since: Annotated[str | None, QueryParameter(name="from", description="Created at or after, RFC 3339.")] = None,
+    until: Annotated[str | None, QueryParameter(name="to", description="Created before, RFC 3339.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_PAGE,
     after: After = None,

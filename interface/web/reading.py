@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 from litestar import Request
-from litestar.params import ParameterKwarg
+from litestar.params import HeaderParameter, ParameterKwarg, QueryParameter
 from litestar.typing import FieldDefinition
 from msgspec import Raw, Struct, structs
 
@@ -42,15 +42,16 @@ def _wrong_parameters(request: Request[Any, Any, Any], parameters: list[FieldDef
         definition = parameter.kwarg_definition
         if not isinstance(definition, ParameterKwarg):
             continue
-        if definition.query:
-            known.add(definition.query)
-            given = request.query_params.getall(definition.query, [])
+        name = definition.name or ""
+        if isinstance(definition, QueryParameter):
+            known.add(name)
+            given = request.query_params.getall(name, [])
             said = "is given more than once" if len(given) > 1 else _said(parameter, definition, given)
-            wrong += [FieldError(said, parameter=definition.query)] if said else []
-        elif definition.header:
-            value = request.headers.get(definition.header)
+            wrong += [FieldError(said, parameter=name)] if said else []
+        elif isinstance(definition, HeaderParameter):
+            value = request.headers.get(name)
             said = _said(parameter, definition, [] if value is None else [value])
-            wrong += [FieldError(said, header=definition.header)] if said else []
+            wrong += [FieldError(said, header=name)] if said else []
     unknown = dict.fromkeys(name for name in request.query_params if name not in known)
     return wrong + [FieldError("is not a known parameter", parameter=name[:100]) for name in unknown]
 
@@ -59,7 +60,7 @@ def _said(parameter: FieldDefinition, definition: ParameterKwarg, given: list[st
     """What is wrong with a parameter's text, as its definition has it."""
     if not given:
         return None if parameter.is_optional or parameter.has_default else "is required"
-    text, name = given[0], definition.query or definition.header
+    text, name = given[0], definition.name
     if parameter.has_inner_subclass_of(int) or parameter.is_subclass_of(int):
         return _number_said(text, definition)
     choices = _choices(parameter.annotation)
@@ -111,7 +112,8 @@ def _wrong_fields(body: bytes, into: type[Struct]) -> list[FieldError]:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return [FieldError("the body is not well-formed JSON", pointer="#")]
     fields = {field.encode_name: field for field in structs.fields(into)}
-    wrong = [FieldError("is not a known field", pointer=f"#/{_escaped(name)}") for name in given if name not in fields]
+    unknown = [name for name in given if name not in fields] if into.__struct_config__.forbid_unknown_fields else []
+    wrong = [FieldError("is not a known field", pointer=f"#/{_escaped(name)}") for name in unknown]
     for name, field in fields.items():
         if name not in given:
             wrong += [FieldError("is required", pointer=f"#/{name}")] if field.required else []

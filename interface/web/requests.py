@@ -8,7 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar.openapi.spec import Example
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, QueryParameter
 from msgspec import Meta, Struct
 
 from domain.money import MAX_STRIPE_AMOUNT
@@ -79,8 +79,8 @@ VOID_EXAMPLES = [Example(summary="release the reserve", value={"reason": "the bo
 
 IdempotencyKey = Annotated[
     str,
-    Parameter(
-        header="Idempotency-Key",
+    HeaderParameter(
+        name="Idempotency-Key",
         min_length=1,
         max_length=MAX_KEY_LENGTH,
         pattern=r"^[\x21-\x7e]+" + END,
@@ -89,16 +89,16 @@ IdempotencyKey = Annotated[
 ]
 IfMatch = Annotated[
     str | None,
-    Parameter(header="If-Match", description="Only if the payment is at this version (its ETag).", max_length=200),
+    HeaderParameter(name="If-Match", description="Only if the payment is at this version (its ETag).", max_length=200),
 ]
 After = Annotated[
     int | None,
-    Parameter(
-        query="after", ge=0, le=2**63 - 1, description="Wait until the answer includes this Ledger-Position (bounded)."
+    QueryParameter(
+        name="after", ge=0, le=2**63 - 1, description="Wait until the answer includes this Ledger-Position (bounded)."
     ),
 ]
-Limit = Annotated[int, Parameter(query="limit", ge=1, le=MAX_PAGE, description="Entries on a page.")]
-Cursor = Annotated[str | None, Parameter(query="cursor", max_length=400, description="From `next_cursor`.")]
+Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_PAGE, description="Entries on a page.")]
+Cursor = Annotated[str | None, QueryParameter(name="cursor", max_length=400, description="From `next_cursor`.")]
 
 _RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _VERSION = re.compile(r'(?:W/)?"(\d{1,18})"')

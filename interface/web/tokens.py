@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from litestar import Request, Response, Router, post
 from litestar.datastructures import State
 from litestar.openapi.spec import Example
-from litestar.params import Body, Parameter
+from litestar.params import Body, PathParameter
 from msgspec import Meta, Struct
 
 from interface.invalidation import MAX_TOKEN_ID
@@ -18,7 +18,7 @@ from interface.web.problems import ProblemError, problem
 from interface.web.reading import check_request
 
 TokenId = Annotated[
-    str, Parameter(min_length=1, max_length=MAX_TOKEN_ID, description="The token's `jti`, never the token.")
+    str, PathParameter(min_length=1, max_length=MAX_TOKEN_ID, description="The token's `jti`, never the token.")
 ]
 ADMIN = "admin"
 
@@ -34,10 +34,12 @@ class Invalidation(Struct, frozen=True):
     invalidated: bool
 
 
+_INVALIDATED = {"token_id": "5f0c1d2e", "invalidated": True}
+_RESPONSES = {**documented.INVALIDATION, 200: documented.answer(Invalidation, "refused from now on", _INVALIDATED)}
 _EXAMPLES = [Example(summary="remember it until it has expired", value={"expires_at": "2026-12-01T00:00:00Z"})]
 
 
-@post("/{token_id:str}/invalidation", responses=documented.INVALIDATION, guards=[authenticated], status_code=200)
+@post("/{token_id:str}/invalidation", responses=_RESPONSES, guards=[authenticated], status_code=200)
 async def invalidate(
     request: Request[Caller, Any, State],
     services: Services,

@@ -31,7 +31,7 @@ class Webhook(Operation):
 
 @post(
     "/stripe",
-    responses=documented.WEBHOOK,
+    responses={**documented.WEBHOOK, 200: documented.answer(Received, "kept", {"received": True})},
     status_code=200,
     security=[{}],
     operation_class=Webhook,
