@@ -30,8 +30,8 @@ LEASE = timedelta(seconds=60)
 # Events of one payment come in bursts: the first is left alone so long, and what came with it is handled with it.
 GATHER = timedelta(milliseconds=300)
 LONGEST_WAIT = timedelta(seconds=20)
-# A contradiction may be the trace of a movement under way; one that stays is for a person.
-MAX_CONTRADICTIONS = 8
+# A contradiction may be the trace of a movement under way; one that outlasts what recovery may need is for a person.
+MAX_CONTRADICTIONS = 16
 MAX_NOTE = 300
 # The provider lists its events 30 days back, so what is forgotten later can never come again.
 KEEP = timedelta(days=35)

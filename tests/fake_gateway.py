@@ -162,7 +162,8 @@ class FakeGateway:
 
     def dispute(self, outcome: Literal["open", "won", "lost"] = "open", name: str = "dp_1") -> bool:
         intent = self.latest
-        if not intent.received:
+        ended = name in intent.disputes and intent.disputes[name].outcome != "open"
+        if not intent.received or (ended and outcome == "open"):
             return False
         contested = replace(intent.amount, minor=intent.received)
         intent.disputes[name] = RecordDispute(name, contested, "fraudulent", outcome, "req_standing")

@@ -285,27 +285,26 @@ def commands(random: Random) -> PaymentCommand:
     """A wish or something learned, of any operation at any time."""
     name = f"op_{random.randrange(6)}"
     minor = random.choice([10_00, 40_00, 100_00])
-    return random.choice(
-        [
-            authorize(name),
-            Capture(name, minor),
-            Void(name),
-            Refund(name, minor),
-            confirm_action_required(name),
-            confirm_authorized(name, multicapture=True),
-            confirm_authorized(name, taken_at_once=True),
-            confirm_captured(name, usd(minor), final=random.random() < 0.5),
-            confirm_voided(name),
-            confirm_refunded(name, usd(minor)),
-            confirm_failed(name),
-            confirm_failed(name, too_late=True),
-            confirm_expired(),
-            captured_by_hand(f"by_hand_{name}", minor, final=False),
-            voided_by_hand(f"by_hand_{name}"),
-            told_of_dispute(),
-            told_of_reversal(name),
-        ]
-    )
+    any_of: list[PaymentCommand] = [
+        authorize(name),
+        Capture(name, minor),
+        Void(name),
+        Refund(name, minor),
+        confirm_action_required(name),
+        confirm_authorized(name, multicapture=True),
+        confirm_authorized(name, taken_at_once=True),
+        confirm_captured(name, usd(minor), final=random.random() < 0.5),
+        confirm_voided(name),
+        confirm_refunded(name, usd(minor)),
+        confirm_failed(name),
+        confirm_failed(name, too_late=True),
+        confirm_expired(),
+        captured_by_hand(f"by_hand_{name}", minor, final=False),
+        voided_by_hand(f"by_hand_{name}"),
+        told_of_dispute(),
+        told_of_reversal(name),
+    ]
+    return random.choice(any_of)
 
 
 def any_history(random: Random) -> tuple[PaymentFact, ...]:
