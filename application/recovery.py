@@ -23,8 +23,8 @@ from domain.payment import Phase
 log = logging.getLogger(__name__)
 
 ACTOR = "recovery"
-# Longer than a call to the provider may take; afterwards another worker may take over.
-LEASE = timedelta(seconds=60)
+# Longer than a call to the provider and a look after it may take; afterwards another worker may take over.
+LEASE = timedelta(seconds=90)
 FIRST_WAIT = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(seconds=20)
 # The cardholder has hours to authenticate, and the provider says when they did: we look for what it did not say.

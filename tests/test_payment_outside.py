@@ -39,6 +39,7 @@ from tests.given import (
     refunded_by_hand,
     released,
     reversed_later,
+    started,
     told_of_dispute,
     told_of_reversal,
     usd,
@@ -118,6 +119,12 @@ def test_what_was_given_back_of_contested_money_is_recorded_all_the_same() -> No
     under_way = (*CAPTURED, refund_started("re_1", 40_00), disputed())
     given(*under_way).when(confirm_refunded("re_1", usd(40_00))).then(given_back("re_1", 40_00)).stands("disputed")
     given(*under_way, given_back("re_1", 40_00), dispute_won()).stands("partially_refunded", refunded=40_00)
+
+
+def test_another_attempt_does_not_forget_a_dispute() -> None:
+    again = given(*DECLINED, disputed(), started("auth_2", attempt=2))
+    again.when(told_of_dispute()).decides_nothing()
+    again.when(told_of_dispute("won")).then(dispute_won())
 
 
 def test_a_dispute_moves_no_money_of_the_ledger() -> None:

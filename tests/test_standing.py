@@ -507,6 +507,8 @@ class Wandering(RuleBasedStateMachine):
     @rule(minor=movements, final=flags)
     def capture_by_hand(self, minor: int, *, final: bool) -> None:
         self._by_hand(lambda: self.provider.capture_by_hand(minor, final=final))
+        if not final:  # were the rest released before we hear of it, a person would have to look: test_settlement.py
+            self.look()
 
     @rule(ran_out=flags)
     def release(self, *, ran_out: bool) -> None:
