@@ -1,9 +1,7 @@
-"""The event store: append facts without a lock, load a stream, read the log without a gap.
-
-Around the `eventsourcing` library's Application, Mapper and recorder seams, on its own table shape.
-"""
+"""The event store: append facts and load a stream, on the `eventsourcing` library's Application and its seams."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -16,25 +14,21 @@ from eventsourcing.persistence import (
     OperationalError,
     StoredEvent,
 )
-from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore, PostgresFactory
+from eventsourcing.postgres import PostgresFactory
 from eventsourcing.utils import Environment, EnvType
 from msgspec import Struct
 from msgspec.structs import replace
-from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Composed, Identifier
 
-from application.horizon import Horizon
+from application.group_commit import GroupCommit
 from application.privacy import Keys, Vault
+from application.recorder import LedgerRecorder
 from application.stored_form import FactMapper, row_hash
 from domain.envelope import NO_PREVIOUS, Envelope
 from domain.personal import Sealed
 
-# An insert whose connection broke is tried this often; after that the caller is told that we do not know.
-MAX_INSERT_TRIES = 3
-# A command appends one fact or two; more than this is a load of many.
-MAX_FEW = 8
+# A command appends one fact or two. More than this is a load of many, and makes a group of its own.
+MAX_FACTS_TOGETHER = 8
 MAX_STATEMENT_MS = 10_000
 MAX_LOCK_WAIT_MS = 5_000
 CONNECT_TIMEOUT_S = 5
@@ -55,137 +49,35 @@ class Loaded(Struct, frozen=True):
     tail: bytes = NO_PREVIOUS
 
 
-class LedgerRecorder(PostgresApplicationRecorder):
-    """Writers only insert: the primary key (stream, version) is the whole of concurrency control.
+class Chain(Struct):
+    """The next facts of a stream on their way into the log: as decided, and with their personal fields sealed."""
 
-    No table lock (readers wait behind the horizon instead) and no NOTIFY (it would serialise the commits).
-    """
+    envelopes: Sequence[Envelope]
+    sealed: Sequence[Envelope]
+    tail: bytes
+    rows: list[StoredEvent] = []
+    hashes: list[bytes] = []
+    positions: list[int] = []
 
-    def __init__(self, datastore: PostgresDatastore, *, events_table_name: str = "stored_events") -> None:
-        super().__init__(datastore, events_table_name=events_table_name)
-        self.horizon = Horizon(datastore.schema, events_table_name)
-        table = Identifier(datastore.schema, events_table_name)
-        # Rendered once for each small number of rows; arrays, for which psycopg has only Python code, for many.
-        self._insert_few = [_insert_values(table, count).as_bytes() for count in range(MAX_FEW + 1)]
-        self._insert_many = _insert_arrays(table).as_bytes()
-        columns = "SELECT originator_id, originator_version, topic, state, notification_id FROM {} "
-        self._select_stream = SQL(columns + "WHERE originator_id = %s").format(table)
-        self._select_log = SQL(columns + "WHERE notification_id > %s AND notification_id <= %s").format(table)
+    @property
+    def stream(self) -> UUID:
+        return self.envelopes[0].stream
 
-    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """Insert all rows or none, and return their positions in order.
+    def link(self, mapper: FactMapper) -> None:
+        """Write each row with the hash of the row before it."""
+        self.rows, self.hashes = [], [self.tail]
+        for envelope in self.sealed:
+            row = mapper.row(envelope, self.hashes[-1])
+            self.rows.append(row)
+            self.hashes.append(row_hash(row))
 
-        Raises IntegrityError when a version is taken. When a connection broke and a later try finds exactly these
-        rows in place, the earlier try had succeeded and only its reply was lost: their positions are returned.
-        """
-        del kwargs
-        if not stored_events:
-            return []
-        for tried in range(1, MAX_INSERT_TRIES + 1):
-            try:
-                return self._insert_once(stored_events)
-            except IntegrityError:
-                positions = self._own_positions(stored_events) if tried > 1 else None
-                if positions is None:
-                    raise
-                return positions
-            except (InterfaceError, OperationalError):
-                if tried == MAX_INSERT_TRIES:
-                    raise
-                self.datastore.pool.check()  # whatever cut this connection has probably cut the idle ones too
-        return None
-
-    def _insert_once(self, rows: Sequence[StoredEvent]) -> list[int]:
-        values: tuple[object, ...]
-        fields = [(row.originator_id, row.originator_version, row.topic, row.state) for row in rows]
-        if len(rows) <= MAX_FEW:
-            statement, values = self._insert_few[len(rows)], tuple(value for row in fields for value in row)
-        else:
-            statement, values = self._insert_many, tuple(list(column) for column in zip(*fields, strict=True))
-        with self.datastore.get_connection() as conn, conn.cursor(row_factory=tuple_row) as cursor:
-            return [position for (position,) in cursor.execute(statement, values, prepare=True).fetchall()]
-
-    def _own_positions(self, rows: Sequence[StoredEvent]) -> list[int] | None:
-        stream, first, last = rows[0].originator_id, rows[0].originator_version, rows[-1].originator_version
-        found = self.select_events(stream, gt=first - 1, lte=last)
-        same = [(row.topic, row.state) for row in found] == [(row.topic, row.state) for row in rows]
-        return [row.id for row in found] if same else None
-
-    def select_events(
-        self,
-        originator_id: UUID | str,
-        *,
-        gt: int | None = None,
-        lte: int | None = None,
-        desc: bool = False,
-        limit: int | None = None,
-    ) -> Sequence[Notification]:
-        """The rows of a stream, with their positions."""
-        statement = self._select_stream
-        params: list[Any] = [originator_id]
-        for condition, value in ((" AND originator_version > %s", gt), (" AND originator_version <= %s", lte)):
-            if value is not None:
-                statement += SQL(condition)
-                params.append(value)
-        statement += SQL(" ORDER BY originator_version DESC" if desc else " ORDER BY originator_version")
-        if limit is not None:
-            statement += SQL(" LIMIT %s")
-            params.append(limit)
-        return self._read(lambda _conn: (statement, params))
-
-    def select_notifications(
-        self,
-        start: int | None,
-        limit: int,
-        stop: int | None = None,
-        topics: Sequence[str] = (),
-        *,
-        inclusive_of_start: bool = True,
-    ) -> Sequence[Notification]:
-        """Rows of the log in order, never past a position that a writer in flight could still fill."""
-        after = (start or 0) - (1 if inclusive_of_start and start is not None else 0)
-
-        def ask(conn: Connection[Any]) -> tuple[Composed, list[Any]]:
-            safe = self.horizon.advance(conn)
-            statement = self._select_log
-            params: list[Any] = [after, safe if stop is None else min(stop, safe)]
-            if topics:
-                statement += SQL(" AND topic = ANY(%s)")
-                params.append(list(topics))
-            return statement + SQL(" ORDER BY notification_id LIMIT %s"), [*params, limit]
-
-        return self._read(ask)
-
-    def _read(self, ask: Callable[[Connection[Any]], tuple[Composed, list[Any]]]) -> Sequence[Notification]:
-        """The rows that `ask` describes. Reading is safe to repeat: after a broken connection it is tried once more."""
-        try:
-            return self._read_once(ask)
-        except (InterfaceError, OperationalError):
-            self.datastore.pool.check()  # whatever cut this connection has probably cut the idle ones too
-            return self._read_once(ask)
-
-    def _read_once(self, ask: Callable[[Connection[Any]], tuple[Composed, list[Any]]]) -> Sequence[Notification]:
-        with self.datastore.get_connection() as conn, conn.cursor(row_factory=tuple_row, binary=True) as cursor:
-            statement, params = ask(conn)
-            return [_row(*row) for row in cursor.execute(statement, params, prepare=True).fetchall()]
-
-
-def _insert_values(table: Identifier, count: int) -> Composed:
-    rows = SQL(", ").join([SQL("(%b, %b, %s, %b)")] * count)
-    insert = SQL("INSERT INTO {} (originator_id, originator_version, topic, state) VALUES {} RETURNING notification_id")
-    return insert.format(table, rows)
-
-
-def _insert_arrays(table: Identifier) -> Composed:
-    return SQL(
-        "INSERT INTO {} (originator_id, originator_version, topic, state)"
-        " SELECT id, version, topic, state FROM unnest(%b::uuid[], %b::bigint[], %s::text[], %b::bytea[])"
-        " WITH ORDINALITY AS row (id, version, topic, state, place) ORDER BY place RETURNING notification_id"
-    ).format(table)
-
-
-def _row(stream: UUID, version: int, name: str, state: bytes, position: int) -> Notification:
-    return Notification(originator_id=stream, originator_version=version, topic=name, state=bytes(state), id=position)
+    def loaded(self) -> Loaded:
+        """The facts as they are in the log now."""
+        placed = zip(self.envelopes, self.hashes, self.positions, strict=False)
+        return Loaded(
+            tuple(replace(envelope, previous=previous, position=position) for envelope, previous, position in placed),
+            self.hashes[-1],
+        )
 
 
 class Ledger(Application[UUID]):
@@ -221,6 +113,7 @@ class Ledger(Application[UUID]):
             "POSTGRES_CONNECT_TIMEOUT": str(CONNECT_TIMEOUT_S),
         }
         super().__init__(env)
+        self._together = GroupCommit(self._store, unknown=StoreUnavailable)
         assert isinstance(self.recorder, LedgerRecorder)  # noqa: S101  chosen four lines above
         self.recorder: LedgerRecorder
 
@@ -247,23 +140,29 @@ class Ledger(Application[UUID]):
         Returns them with their positions. Raises StreamMoved when a version is taken and StoreUnavailable when the
         database does not answer.
         """
-        chained, rows = [], []
-        for envelope in envelopes:
-            linked = replace(envelope, previous=tail)
-            row = self.mapper.to_stored_event(linked)
-            tail = row_hash(row)
-            chained.append(linked)
-            rows.append(row)
+        if not envelopes:
+            return Loaded((), tail)
+        chain = Chain(envelopes, [self._mapper.sealed(envelope) for envelope in envelopes], tail)
+        loaded = self._together.do(chain) if len(envelopes) <= MAX_FACTS_TOGETHER else self._store([chain])[0]
+        self._appended()
+        return loaded
+
+    def _store(self, chains: Sequence[Chain]) -> list[Loaded]:
+        """All of them or none. Raises StreamMoved when a version of any is taken, and StoreUnavailable."""
+        for chain in chains:
+            chain.link(self._mapper)
+        # Two processes that insert the same streams in different orders would wait for each other for ever.
+        in_order = sorted(chains, key=lambda chain: chain.stream)
         try:
-            positions = self.recorder.insert_events(rows)
+            positions = self.recorder.insert_events([row for chain in in_order for row in chain.rows])
         except IntegrityError as error:
             raise StreamMoved from error
         except (InterfaceError, OperationalError) as error:
             raise StoreUnavailable from error
-        if rows:
-            self._appended()
-        placed = zip(chained, positions or (), strict=True)
-        return Loaded(tuple(replace(envelope, position=position) for envelope, position in placed), tail)
+        places = iter(positions or ())
+        for chain in in_order:
+            chain.positions = list(islice(places, len(chain.rows)))
+        return [chain.loaded() for chain in chains]
 
     def load(self, stream: UUID) -> Loaded:
         """All facts of a stream, opened; none if there is no such stream."""

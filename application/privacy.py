@@ -22,6 +22,14 @@ NONCE_BYTES = 12
 # Keys held in memory: enough for the people of a busy hour, and a bound.
 MAX_CACHED = 10_000
 
+# The person's key: what is there, or else this one. Nothing, when somebody stored theirs at the same moment.
+_KEEP = """
+WITH kept AS (SELECT wrapped FROM person_keys WHERE person = %(person)s), made AS (
+    INSERT INTO person_keys (person, wrapped) SELECT %(person)s, %(wrapped)s WHERE NOT EXISTS (SELECT FROM kept)
+    ON CONFLICT (person) DO NOTHING RETURNING wrapped
+) SELECT wrapped FROM kept UNION ALL SELECT wrapped FROM made
+"""
+
 Connect = Callable[[], AbstractContextManager[Connection[Any]]]
 
 
@@ -49,7 +57,7 @@ class Vault:
 
     def seal(self, person: str, about: bytes, plain: bytes) -> bytes:
         """`plain` under the person's key (made at first use), bound to `about`: it opens nowhere else."""
-        key = self._key(person) or self._made(person)
+        key = self._remembered(person) or self._made(person)
         nonce = self._chance(NONCE_BYTES)
         return nonce + key.encrypt(nonce, plain, about)
 
@@ -58,11 +66,15 @@ class Vault:
         key = self._key(person)
         return _decrypted(key, box, about) if key else None
 
-    def _key(self, person: str) -> AESGCM | None:
+    def _remembered(self, person: str) -> AESGCM | None:
         with self._lock:
             if person in self._cached:
                 self._cached.move_to_end(person)
-                return self._cached[person]
+            return self._cached.get(person)
+
+    def _key(self, person: str) -> AESGCM | None:
+        if key := self._remembered(person):
+            return key
         with self._connect() as conn, conn.cursor(row_factory=tuple_row) as cursor:
             query = "SELECT wrapped FROM person_keys WHERE person = %s"
             row = cursor.execute(query, [person], prepare=True).fetchone()
@@ -73,11 +85,8 @@ class Vault:
         nonce, key = self._chance(NONCE_BYTES), self._chance(KEY_BYTES)
         wrapped = nonce + self._masters[0].encrypt(nonce, key, person.encode())
         with self._connect() as conn, conn.cursor(row_factory=tuple_row) as cursor:
-            made = "INSERT INTO person_keys (person, wrapped) VALUES (%s, %s) ON CONFLICT (person) DO NOTHING"
-            cursor.execute(made, [person, wrapped], prepare=True)
-            query = "SELECT wrapped FROM person_keys WHERE person = %s"
-            row = cursor.execute(query, [person], prepare=True).fetchone()
-        kept = self._kept(person, bytes(row[0])) if row else None
+            row = cursor.execute(_KEEP, {"person": person, "wrapped": wrapped}, prepare=True).fetchone()
+        kept = self._kept(person, bytes(row[0])) if row else self._key(person)
         assert kept is not None, "a key that was just stored can be unwrapped"  # noqa: S101
         return kept
 

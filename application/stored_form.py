@@ -68,27 +68,36 @@ class FactMapper(Mapper[UUID]):
 
     def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
         assert isinstance(domain_event, Envelope)  # noqa: S101  the library's type is wider than ours
-        fact, personal = split(domain_event.fact)
-        person = domain_event.person if personal else None
+        return self.row(self.sealed(domain_event), domain_event.previous)
+
+    def sealed(self, envelope: Envelope) -> Envelope:
+        """The envelope with its personal fields in a box. It may ask the database for the person's key."""
+        fact, personal = split(envelope.fact)
+        if not personal:
+            return envelope
+        assert envelope.person is not None, "personal fields belong to a person"  # noqa: S101
+        assert self._vault is not None, "without keys nothing personal is written"  # noqa: S101
+        about = _about(envelope.stream, envelope.version)
+        box = self._vault.seal(envelope.person, about, json.encode(personal))
+        return replace(envelope, fact=fact, sealed=Sealed(envelope.person, envelope.version, box))
+
+    def row(self, envelope: Envelope, previous: bytes) -> StoredEvent:
+        """A sealed envelope as it is stored, after the row whose hash is `previous`."""
+        name, box = NAMES[type(envelope.fact)], envelope.sealed
         row = Row(
-            at=domain_event.at,
-            actor=domain_event.actor,
-            correlation=domain_event.correlation,
-            fact=Raw(self._encoder.encode(fact)),
-            form=FORMS.get(NAMES[type(fact)], 1),
-            operation=domain_event.operation,
-            causation=domain_event.causation,
-            fingerprint=domain_event.fingerprint,
-            previous=domain_event.previous.hex(),
-            person=person,
-            sealed=self._sealed(domain_event, personal) if personal else None,
+            at=envelope.at,
+            actor=envelope.actor,
+            correlation=envelope.correlation,
+            fact=Raw(self._encoder.encode(envelope.fact)),
+            form=FORMS.get(name, 1),
+            operation=envelope.operation,
+            causation=envelope.causation,
+            fingerprint=envelope.fingerprint,
+            previous=previous.hex(),
+            person=box.person if box else None,
+            sealed=box.box if box else None,
         )
-        return StoredEvent(
-            originator_id=domain_event.stream,
-            originator_version=domain_event.version,
-            topic=NAMES[type(domain_event.fact)],
-            state=self._encoder.encode(row),
-        )
+        return StoredEvent(envelope.stream, envelope.version, name, self._encoder.encode(row))
 
     def to_domain_event(self, stored_event: StoredEvent) -> Envelope:
         """The row as an envelope, with its position when the row came from the log. Raises UnreadableFact."""
@@ -143,11 +152,6 @@ class FactMapper(Mapper[UUID]):
             return {}
         plain = self._vault.open(sealed.person, _about(stream, sealed.version), sealed.box)
         return json.decode(plain, type=dict[str, Any]) if plain is not None else {}
-
-    def _sealed(self, envelope: Envelope, personal: dict[str, Any]) -> bytes:
-        assert envelope.person is not None, "personal fields belong to a person"  # noqa: S101
-        assert self._vault is not None, "without keys nothing personal is written"  # noqa: S101
-        return self._vault.seal(envelope.person, _about(envelope.stream, envelope.version), json.encode(personal))
 
     def _read(self, name: str, state: bytes) -> Any:
         """The row, its fact decoded. Raises KeyError for what this version does not know, and much for garbage."""
