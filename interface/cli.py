@@ -11,6 +11,7 @@ import click
 from interface import settings as configuration
 from interface.bootstrap import clock
 from interface.cli_audit import audit
+from interface.cli_bookings import collect, refund
 from interface.cli_operations import inbox, operations
 from interface.cli_projections import projections, rebuild
 from interface.cli_tokens import revoke
@@ -31,7 +32,7 @@ def main() -> None:
     logging.basicConfig(
         level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("kafka", "stripe", "uvicorn.access"):
+    for chatty in ("httpx", "kafka", "stripe", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
@@ -124,10 +125,12 @@ def token(context: click.Context, subject: str | None, scopes: tuple[str, ...], 
 
 token.add_command(revoke)
 main.add_command(audit)
+main.add_command(collect)
 main.add_command(inbox)
 main.add_command(operations)
 main.add_command(projections)
 main.add_command(rebuild)
+main.add_command(refund)
 
 
 def _settings() -> Settings:

@@ -18,7 +18,8 @@ from uuid import UUID
 import pytest
 from eventsourcing.persistence import StoredEvent
 
-from application.event_store import Ledger, LedgerRecorder
+from application.event_store import Ledger
+from application.recorder import LedgerRecorder
 
 # The module with the cases also holds those of a cipher, whose library we do not need.
 _cipher = ModuleType("eventsourcing.cipher")
