@@ -17,6 +17,22 @@ from application.stripe_standing import payment_named
 # Both ways: an older signature may be a recording, one from the future was made by a clock that cannot be trusted.
 TOLERANCE_S = 300
 
+# What Stripe's endpoint is to be enabled for. Its other events of a payment say the same again, or nothing to us.
+ENABLED = (
+    "payment_intent.amount_capturable_updated",
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.canceled",
+    "charge.captured",
+    "charge.expired",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+)
+
 
 class BadSignature(Exception):  # noqa: N818  it says what was found
     """The body was not signed by Stripe with one of our secrets, or not now."""

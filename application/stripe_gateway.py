@@ -244,7 +244,8 @@ class StripeGateway:
         """Built at first use, inside the event loop that its session belongs to."""
         if self._client_or_none is None:
             connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS)
-            self._session = aiohttp.ClientSession(connector=connector)
+            # Stripe sets no cookies; looking for some at each request takes longer than one would think.
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
             timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
             self._client_or_none = stripe.StripeClient(
                 self._api_key,

@@ -14,6 +14,7 @@ from msgspec import Struct
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
+from application.stripe_events import ENABLED
 from interface import walk
 from interface.bootstrap import clock
 from interface.migrations import migrate
@@ -155,7 +156,11 @@ def _stripe(supervisor: Supervisor, data: Path, api_port: int) -> tuple[str, str
         return key, os.environ.get("STRIPE_API_BASE")
     port = remembered_port(data, "stripe")
     hook = f"http://{LOOPBACK}:{api_port}/webhooks/stripe"
-    env = {"STRIPE_WEBHOOK_URL": hook, "STRIPE_WEBHOOK_SECRET": _webhook_secret(data).split(",")[0]}
+    env = {
+        "STRIPE_WEBHOOK_URL": hook,
+        "STRIPE_WEBHOOK_SECRET": _webhook_secret(data).split(",")[0],
+        "STRIPE_WEBHOOK_EVENTS": ",".join(ENABLED),
+    }
     supervisor.start([_stand_in("stripe", port, data, env)])
     return STAND_IN_KEY, f"http://{LOOPBACK}:{port}"
 

@@ -101,7 +101,7 @@ class Sandbox:
 Use = Callable[[Sandbox], Awaitable[None]]
 
 
-def run(folder: Path, *uses: Use) -> None:
+def run(folder: Path, *uses: Use, enabled: tuple[str, ...] = ()) -> None:
     """Each use finds the stand-in started anew on the same folder, with the same receiver."""
 
     async def together() -> None:
@@ -109,7 +109,7 @@ def run(folder: Path, *uses: Use) -> None:
         hook = await receiver.start()
         async with aiohttp.ClientSession() as http:
             for use in uses:
-                stand_in = StripeStandIn(webhooks=(hook, SECRET))
+                stand_in = StripeStandIn(webhooks=(hook, SECRET, enabled))
                 port = await stand_in.start("127.0.0.1", 0, folder)
                 try:
                     await use(Sandbox(f"http://127.0.0.1:{port}", http, receiver))
@@ -136,6 +136,17 @@ def test_every_event_arrives_signed_and_as_it_is_listed(tmp_path: Path) -> None:
                 stripe.WebhookSignature.verify_header(body.decode() + " ", header, SECRET, tolerance=300)
 
     run(tmp_path, use)
+
+
+def test_an_endpoint_is_sent_only_what_it_asked_for(tmp_path: Path) -> None:
+    async def use(sandbox: Sandbox) -> None:
+        await sandbox.pay()
+        listed = {event["type"]: event["id"] for event in await sandbox.events()}
+        told = await sandbox.delivered(1)
+        assert (sandbox.receiver.ids, told["pending"]) == ([listed["charge.succeeded"]], 0)
+        assert told["not_asked_for"] == len(listed) - 1 > 0
+
+    run(tmp_path, use, enabled=("charge.succeeded",))
 
 
 def test_what_is_not_acknowledged_is_sent_again(tmp_path: Path) -> None:

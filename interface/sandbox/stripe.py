@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import uvloop
@@ -19,10 +20,10 @@ from aiohttp import web
 from msgspec.json import encode
 
 from interface.sandbox.alive import watch_parent
-from interface.sandbox.stripe_api import Api, Incoming, fault_error
+from interface.sandbox.stripe_api import Api, Incoming
 from interface.sandbox.stripe_control import control
 from interface.sandbox.stripe_errors import refused
-from interface.sandbox.stripe_faults import Fault
+from interface.sandbox.stripe_faults import Fault, fault_error
 from interface.sandbox.stripe_ids import new_id
 from interface.sandbox.stripe_webhooks import Courier
 
@@ -37,9 +38,13 @@ class StripeStandIn:
     """The stand-in as a part of another process: start it, stop it, start it again on the same directory."""
 
     def __init__(
-        self, *, latency_ms: int = 0, release_as_refund: bool = False, webhooks: tuple[str, str] | None = None
+        self,
+        *,
+        latency_ms: int = 0,
+        release_as_refund: bool = False,
+        webhooks: tuple[str, str, Collection[str]] | None = None,
     ) -> None:
-        """`webhooks`: the address to post events to, and the secret to sign them with."""
+        """`webhooks`: the address to post events to, the secret to sign them with, and which types (none: all)."""
         self._webhooks = webhooks
         self._courier: Courier | None = None
         self._latency_s = latency_ms / 1000
@@ -141,7 +146,8 @@ async def _serve(args: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
     watch_parent(args.alive_fd)
-    webhooks = (args.webhook_url, os.environ["STRIPE_WEBHOOK_SECRET"]) if args.webhook_url else None
+    events = [event for event in os.environ.get("STRIPE_WEBHOOK_EVENTS", "").split(",") if event]
+    webhooks = (args.webhook_url, os.environ["STRIPE_WEBHOOK_SECRET"], events) if args.webhook_url else None
     stand_in = StripeStandIn(latency_ms=args.latency_ms, release_as_refund=args.release_as_refund, webhooks=webhooks)
     port = await stand_in.start("127.0.0.1", args.port, args.data)
     sys.stdout.write(f"ready {port}\n")
@@ -159,7 +165,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--webhook-url",
         default=os.environ.get("STRIPE_WEBHOOK_URL"),
-        help="post events there, signed with STRIPE_WEBHOOK_SECRET from the environment",
+        help="post events there, signed with STRIPE_WEBHOOK_SECRET; only those of STRIPE_WEBHOOK_EVENTS where it is set",
     )
     parser.add_argument(
         "--release-as-refund",

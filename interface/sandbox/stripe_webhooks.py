@@ -12,11 +12,13 @@ import hashlib
 import hmac
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import aiohttp
+from msgspec import Struct
+from msgspec.json import Decoder
 
 from interface.sandbox.stripe_api import Api
 from interface.sandbox.stripe_errors import Json
@@ -35,6 +37,13 @@ ACKNOWLEDGE_EVERY_S = 0.5
 _FIELDS = ("mode", "percent", "seed")
 
 
+class _Typed(Struct):
+    type: str
+
+
+_TYPED = Decoder(_Typed)
+
+
 @dataclass(slots=True)
 class Manner:
     """`percent` of the events are duplicated or dropped."""
@@ -46,8 +55,10 @@ class Manner:
 class Courier:
     """Delivers what the API has pending. Lives in one event loop."""
 
-    def __init__(self, api: Api, url: str, secret: str) -> None:
+    def __init__(self, api: Api, url: str, secret: str, enabled: Collection[str] = ()) -> None:
+        """`enabled`: the types of events that the endpoint asked for; all of them when it names none."""
         self._api = api
+        self._enabled = frozenset(enabled)
         self._url = url
         self._secret = secret.encode()
         self._manner = Manner()
@@ -55,7 +66,7 @@ class Courier:
         self._changed = asyncio.Event()
         self._under_way: set[str] = set()
         self._acknowledged: list[str] = []
-        self._counts = {"delivered": 0, "dropped": 0, "given_up": 0}
+        self._counts = {"delivered": 0, "dropped": 0, "given_up": 0, "not_asked_for": 0}
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
@@ -108,8 +119,9 @@ class Courier:
         at_once = asyncio.Semaphore(MAX_AT_ONCE)
         while True:
             self._changed.clear()
-            waiting = [wanted for wanted in self._api.pending if wanted not in self._under_way]
-            if self._manner.mode == "hold" or not waiting:
+            held = self._manner.mode == "hold"
+            waiting = [] if held else [wanted for wanted in self._api.pending if wanted not in self._under_way]
+            if not waiting:
                 await self._changed.wait()
                 continue
             if self._manner.mode == "shuffle":
@@ -123,6 +135,10 @@ class Courier:
 
     async def _send(self, wanted: str, at_once: asyncio.Semaphore) -> None:
         """Until it is acknowledged; while it waits for the next try, others are sent."""
+        if self._enabled and _TYPED.decode(self._api.store.raw_one("event", wanted)).type not in self._enabled:
+            at_once.release()
+            self._end(wanted, "not_asked_for")
+            return
         chosen = self._random.randrange(100) < self._manner.percent
         if self._manner.mode == "drop" and chosen:
             at_once.release()
