@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from domain.money import Money
 from domain.payment_facts import CaptureMethod, Card, Failure, NextAction
@@ -22,6 +22,7 @@ class Authorize(Struct, frozen=True):
     order: str | None = None
     description: str | None = None
     metadata: dict[str, str] = {}
+    channel: str | UnsetType = UNSET
 
 
 class Capture(Struct, frozen=True):

@@ -94,6 +94,7 @@ def _started(command: Authorize, attempt: int) -> AuthorizationStarted:
         order=command.order,
         description=command.description,
         metadata=command.metadata,
+        channel=command.channel,
     )
 
 

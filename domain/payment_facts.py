@@ -6,7 +6,7 @@ Every outcome carries its evidence: the id of the provider's request or event th
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from domain.money import Money
 
@@ -40,7 +40,10 @@ class NextAction(Struct, frozen=True):
 
 
 class AuthorizationStarted(Struct, frozen=True):
-    """An attempt to have the issuer reserve `amount`; with `automatic` capture the money is taken at once."""
+    """An attempt to have the issuer reserve `amount`; with `automatic` capture the money is taken at once.
+
+    `channel`: the contract that it was wished by, and in which of its ways; not written when there is none to name.
+    """
 
     operation: str
     attempt: int
@@ -51,6 +54,7 @@ class AuthorizationStarted(Struct, frozen=True):
     order: str | None = None
     description: str | None = None
     metadata: dict[str, str] = {}
+    channel: str | UnsetType = UNSET
 
 
 class ActionRequired(Struct, frozen=True):

@@ -70,6 +70,10 @@ class Metrics:
         names = [f"{word}{kind}" for kind in ("Payment", "Refund") for word in ("Successful", "Failed")]
         names += ["InvalidPaymentRequest", "InvalidRefundRequest"]
         self.airline = {name: Counter(name, "Of the airline's contract.", registry=self.registry) for name in names}
+        # Of the cinema's contract: success rate, errors by type, processing time and volume, from these three.
+        self.cinema_answers = self._counter("cinema_answers", "Of the cinema's contract.", "call", "outcome", "code")
+        self.cinema_seconds = self._histogram("cinema_seconds", "Until they were given.", GATEWAY_BUCKETS_S, "call")
+        self.cinema_volume = self._counter("cinema_volume_minor", "Money moved, in minor units.", "call", "currency")
         self.webhooks = self._counter("webhooks", "Webhooks by what became of them.", "result")
         self.conflicts = self._counter("append_conflicts", "Appends that found another writer had been faster.")
 

@@ -38,6 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     sweep_s: int
     kafka_bootstrap_servers: str
     kafka_topic: str
+    cinema_topic: str
     jwt_secret_keys: tuple[str, ...]
     jwt_key_set: str | None
     jwt_issuer: str | None
@@ -64,6 +65,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         sweep_s=given.number("STRIPE_SWEEP_S", 60, 3_600),
         kafka_bootstrap_servers=given.required("KAFKA_BOOTSTRAP_SERVERS"),
         kafka_topic=given.optional("KAFKA_TOPIC") or "payments",
+        cinema_topic=given.optional("CINEMA_TOPIC") or "movie_app_events",
         jwt_secret_keys=_jwt_secrets(given),
         jwt_key_set=given.optional("JWT_JWKS"),
         jwt_issuer=given.optional("JWT_ISSUER"),

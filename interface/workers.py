@@ -35,7 +35,7 @@ def publish(settings: Settings) -> None:
 @contextmanager
 def publishing(settings: Settings) -> Iterator[Projection]:
     """The publisher, as the projection it is."""
-    publisher = Publisher(settings.kafka_bootstrap_servers, settings.kafka_topic)
+    publisher = Publisher(settings.kafka_bootstrap_servers, settings.kafka_topic, settings.cinema_topic)
     try:
         yield Projection(NAME, publisher.publish, MAX_PUBLISHED, PUBLISHER_PACE_S)
     finally:

@@ -3,9 +3,10 @@
 A message may gain fields; none is renamed, removed or given another meaning without a new event type.
 """
 
+from datetime import datetime
 from typing import Any
 
-from msgspec import Struct, json, to_builtins
+from msgspec import UNSET, Struct, json, to_builtins
 
 from domain.envelope import Envelope
 from domain.facts import NAMES
@@ -16,11 +17,12 @@ SOURCE = "/payledger"
 
 
 class Message(Struct, frozen=True):
-    """One Kafka record: CloudEvents 1.0 in binary mode, the attributes as headers."""
+    """One Kafka record; of a fact, CloudEvents 1.0 in binary mode: its attributes are headers."""
 
     key: bytes
     value: bytes
     headers: list[tuple[str, bytes]]
+    timestamp_ms: int
 
 
 def data(fact: Struct, *, personal: bool) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def data(fact: Struct, *, personal: bool) -> dict[str, Any]:
         if isinstance(value, Money):
             fields[name] = value.minor
             fields["currency"] = value.currency
-        elif personal or name not in PERSONAL_FIELDS:
+        elif value is not UNSET and (personal or name not in PERSONAL_FIELDS):
             fields[name] = to_builtins(value)
     return fields
 
@@ -65,4 +67,9 @@ def message(envelope: Envelope) -> Message:
         "content-type": "application/json",
     }
     headers = [(name, value.encode()) for name, value in attributes.items()]
-    return Message(str(envelope.stream).encode(), json.encode(body), headers)
+    return Message(str(envelope.stream).encode(), json.encode(body), headers, milliseconds(envelope.at))
+
+
+def milliseconds(at: datetime) -> int:
+    """Since 1970, as Kafka stamps records."""
+    return int(at.timestamp() * 1000)

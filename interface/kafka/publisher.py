@@ -5,15 +5,20 @@ consumers drop what they have by the event's id, or by stream and version.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from psycopg import Connection
+from psycopg.rows import tuple_row
 
+from application.stored_form import FactMapper
 from domain.envelope import Envelope
-from interface.kafka.messages import message
+from interface.kafka.cinema_events import cinema_messages
+from interface.kafka.messages import Message, message
 from projections.engine import Away
 
 log = logging.getLogger(__name__)
@@ -22,21 +27,30 @@ NAME = "publisher"
 SEND_TIMEOUT_S = 30
 REQUEST_TIMEOUT_MS = 10_000
 BLOCK_MS = 10_000
+_BEGUN = """
+SELECT originator_id, originator_version, topic, state FROM ledger_events
+WHERE originator_id = ANY(%s) AND topic = 'AuthorizationStarted'
+"""
+_MAPPER = FactMapper()
 
 
 class Publisher:
     """Sends batches through one producer, which is built when it is first needed: that waits for a broker."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, cinema_topic: str) -> None:
+        """`topic` gets every fact, `cinema_topic` the cinema's events."""
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
+        self._cinema_topic = cinema_topic
         self._producer: KafkaProducer | None = None
 
-    def publish(self, _: Connection[Any], envelopes: Sequence[Envelope]) -> None:
+    def publish(self, conn: Connection[Any], envelopes: Sequence[Envelope]) -> None:
         """Send a batch and wait until all of it is acknowledged. Raises Away; the same batch may be sent again."""
+        records = [(self._topic, message(envelope)) for envelope in envelopes]
+        records += [(self._cinema_topic, told) for told in cinema_messages(envelopes, partial(_begun, conn))]
         try:
             producer = self._connected()
-            sent = [self._send(producer, envelope) for envelope in envelopes]
+            sent = [_send(producer, topic, record) for topic, record in records]
             producer.flush(timeout=SEND_TIMEOUT_S)
             for receipt in sent:
                 receipt.get(timeout=0)
@@ -48,13 +62,6 @@ class Publisher:
         if self._producer is not None:
             self._producer.close(timeout=0)
             self._producer = None
-
-    def _send(self, producer: KafkaProducer, envelope: Envelope) -> Any:
-        record = message(envelope)
-        at_ms = int(envelope.at.timestamp() * 1000)
-        return producer.send(
-            self._topic, key=record.key, value=record.value, headers=record.headers, timestamp_ms=at_ms
-        )
 
     def _connected(self) -> KafkaProducer:
         if self._producer is None:
@@ -68,3 +75,15 @@ class Publisher:
                 linger_ms=0,
             )
         return self._producer
+
+
+def _send(producer: KafkaProducer, topic: str, record: Message) -> Any:
+    return producer.send(
+        topic, key=record.key, value=record.value, headers=record.headers, timestamp_ms=record.timestamp_ms
+    )
+
+
+def _begun(conn: Connection[Any], streams: Sequence[UUID]) -> Iterable[Envelope]:
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(_BEGUN, [streams], prepare=True).fetchall()
+    return [_MAPPER.envelope(stream, version, name, bytes(state), None) for stream, version, name, state in rows]

@@ -3,6 +3,8 @@
 Translations only. A booking's payment is one stream, so whatever keys, clicks and races say it is paid once.
 """
 
+import time
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import Annotated, Any, cast, get_args
 from uuid import UUID
@@ -33,8 +35,12 @@ from interface.web.contracts.cinema_words import (
     Paid,
     Returned,
     Transaction,
+    channel,
     code_of,
+    outcome_of,
+    refund_of,
     refused,
+    transaction_of,
     word_for,
 )
 from interface.web.requests import Reference, Text
@@ -84,6 +90,25 @@ class MethodView(Struct, frozen=True):
 @post("/process", guards=[needs("write:payment")], status_code=200)
 async def process(request: Http, services: Services) -> Response[Any]:
     """Pay a booking, once."""
+    return await _metered("process", services, _process(request, services))
+
+
+@post("/refund", guards=[needs("write:payment")], status_code=200)
+async def refund(request: Http, services: Services) -> Response[Any]:
+    """Give part or all of a booking's money back. The same refund asked again is answered again."""
+    return await _metered("refund", services, _refund(request, services))
+
+
+async def _metered(call: str, services: Services, answering: Awaitable[Response[Any]]) -> Response[Any]:
+    began = time.perf_counter()
+    answer = await answering
+    metrics = services.metrics
+    metrics.cinema_seconds.labels(call).observe(time.perf_counter() - began)
+    metrics.cinema_answers.labels(call, *outcome_of(answer.content)).inc()
+    return answer
+
+
+async def _process(request: Http, services: Services) -> Response[Any]:
     now, body = services.clock(), await _read(request, ProcessBody)
     if isinstance(body, Response):
         return body
@@ -107,6 +132,7 @@ async def process(request: Http, services: Services) -> Response[Any]:
         customer=body.user_id,
         order=body.booking_id,
         metadata={"contract": "cinema", "payment_method": body.payment_method},
+        channel=channel(body.payment_method),
     )
     try:
         answer = await services.payments.carry_out(stream, wish, _context(request))
@@ -116,11 +142,13 @@ async def process(request: Http, services: Services) -> Response[Any]:
         return refused("DUPLICATE_TRANSACTION", "the booking is being paid or paid already", now, retry=True)
     except ProviderUnavailable:
         return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
+    if answer.outcome == "done" and not answer.replayed:
+        services.metrics.cinema_volume.labels("process", amount.currency).inc(amount.minor)
     return _processed(answer, body, now)
 
 
 def _processed(answer: Answer, body: ProcessBody, now: datetime) -> Response[Any]:
-    transaction = _transaction_id(answer.at.id)
+    transaction = transaction_of(answer.at.id)
     amount = to_major(answer.at.payment.amount)
     if answer.outcome == "done":
         if answer.replayed:
@@ -145,9 +173,7 @@ def _processed(answer: Answer, body: ProcessBody, now: datetime) -> Response[Any
     return refused("PAYMENT_GATEWAY_ERROR", said, now, transaction_id=transaction, retry=True)
 
 
-@post("/refund", guards=[needs("write:payment")], status_code=200)
-async def refund(request: Http, services: Services) -> Response[Any]:
-    """Give part or all of a booking's money back. The same refund asked again is answered again."""
+async def _refund(request: Http, services: Services) -> Response[Any]:
     now, body = services.clock(), await _read(request, RefundBody)
     if isinstance(body, Response):
         return body
@@ -171,6 +197,8 @@ async def refund(request: Http, services: Services) -> Response[Any]:
         return refused("REFUND_NOT_ALLOWED", said, now, transaction_id=body.original_transaction_id)
     except (ProviderUnavailable, Contended):
         return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
+    if answer.outcome == "done" and not answer.replayed:
+        services.metrics.cinema_volume.labels("refund", amount.currency).inc(amount.minor)
     return _refunded(answer, body, wish.operation, amount, now)
 
 
@@ -183,7 +211,7 @@ def _refunded(answer: Answer, body: RefundBody, operation: str, amount: Money, n
         said = "the outcome is not known yet; the same request may be sent again"
         return refused("PAYMENT_GATEWAY_ERROR", said, now, transaction_id=body.original_transaction_id, retry=True)
     returned = Returned(
-        refund_transaction_id=f"REF-{UUID(operation).hex.upper()}",
+        refund_transaction_id=refund_of(operation),
         original_transaction_id=body.original_transaction_id,
         booking_id=body.booking_id,
         refund_amount=to_major(amount),
@@ -203,7 +231,7 @@ async def status(services: Services, transaction_id: str) -> Response[Any]:
     payment = history.payment
     word = word_for(payment)
     shown = Transaction(
-        transaction_id=_transaction_id(history.stream),
+        transaction_id=transaction_of(history.stream),
         status=word,
         booking_id=payment.order or "",
         amount=to_major(payment.amount),
@@ -294,7 +322,7 @@ def _not_paid(body: ProcessBody, amount: Raw, code: Any, said: str, now: datetim
 def _duplicate(history: History, now: datetime) -> Response[Any]:
     pending = word_for(cast(Payment, history.payment)) == "pending"
     said = "the booking is being paid" if pending else "the booking is paid already"
-    return refused("DUPLICATE_TRANSACTION", said, now, transaction_id=_transaction_id(history.stream), retry=pending)
+    return refused("DUPLICATE_TRANSACTION", said, now, transaction_id=transaction_of(history.stream), retry=pending)
 
 
 async def _history(services: Services, stream: UUID) -> History:
@@ -302,10 +330,6 @@ async def _history(services: Services, stream: UUID) -> History:
         return await services.payments.history(stream)
     except PaymentNotFound:
         return History(stream)
-
-
-def _transaction_id(stream: UUID) -> str:
-    return f"TXN-{stream.hex.upper()}"
 
 
 def _stream(transaction_id: str) -> UUID | None:

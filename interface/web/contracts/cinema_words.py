@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from litestar import Response
 from msgspec import Raw, Struct
 
 from domain.payment import Payment, Phase
-from domain.payment_facts import Failure
+from domain.payment_facts import AuthorizationStarted, Failure
 
 Method = Literal["credit_card", "debit_card", "paypal", "stripe"]
+CHANNEL = "cinema"
 Code = Literal[
     "INVALID_CARD",
     "INSUFFICIENT_FUNDS",
@@ -114,6 +116,42 @@ class Transaction(Struct, frozen=True, kw_only=True):
     payment_method: Method
     created_at: datetime
     processed_at: datetime | None
+
+
+def outcome_of(answer: object) -> tuple[str, str]:
+    """An answer's outcome and error code, for the metrics."""
+    match answer:
+        case Paid() | Returned():
+            return "success", ""
+        case NotPaid(error_code=code):
+            return "failed", code
+        case ErrorEnvelope(error=Error(code=code)):
+            return "refused", code
+        case _:
+            return "invalid", ""
+
+
+def channel(method: Method) -> str:
+    """How a payment is marked that was wished by this contract."""
+    return f"{CHANNEL}/{method}"
+
+
+def method_of(start: AuthorizationStarted) -> Method | None:
+    """How it was wished to be paid; None when it was not wished by this contract."""
+    return next((method for method in get_args(Method) if channel(method) == start.channel), None)
+
+
+def transaction_of(payment: UUID) -> str:
+    return f"TXN-{payment.hex.upper()}"
+
+
+def refund_of(operation: str) -> str:
+    """A refund made at the provider by hand has an operation that is no UUID."""
+    try:
+        name = UUID(operation)
+    except ValueError:
+        name = uuid5(NAMESPACE_OID, operation)
+    return f"REF-{name.hex.upper()}"
 
 
 def word_for(payment: Payment) -> Literal["pending", "completed", "failed", "refunded"]:
