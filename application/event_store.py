@@ -10,6 +10,7 @@ from eventsourcing.persistence import (
     InfrastructureFactory,
     IntegrityError,
     InterfaceError,
+    InternalError,
     Notification,
     OperationalError,
     StoredEvent,
@@ -32,6 +33,8 @@ MAX_FACTS_TOGETHER = 8
 MAX_STATEMENT_MS = 10_000
 MAX_LOCK_WAIT_MS = 5_000
 CONNECT_TIMEOUT_S = 5
+# The last is what a server says that has become read-only: a standby, or one whose disk is full.
+AWAY = (InterfaceError, OperationalError, InternalError)
 
 
 class StreamMoved(Exception):  # noqa: N818  it says what happened
@@ -126,7 +129,9 @@ class Ledger(Application[UUID]):
         limits = f"-c statement_timeout={MAX_STATEMENT_MS} -c lock_timeout={MAX_LOCK_WAIT_MS}"
         assert isinstance(factory.datastore.pool.kwargs, dict)  # noqa: S101  the library passes a dict
         # The library hands on five of the connection's parameters; the rest (sslmode, …) are ours to add.
-        factory.datastore.pool.kwargs.update({"options": limits, "application_name": "payledger"} | self._conninfo)
+        given = {"application_name": "payledger"} | self._conninfo
+        options = f"{limits} {self._conninfo.get('options', '')}"
+        factory.datastore.pool.kwargs.update(given | {"options": options})
         return factory
 
     def construct_mapper(self) -> FactMapper:
@@ -157,7 +162,7 @@ class Ledger(Application[UUID]):
             positions = self.recorder.insert_events([row for chain in in_order for row in chain.rows])
         except IntegrityError as error:
             raise StreamMoved from error
-        except (InterfaceError, OperationalError) as error:
+        except AWAY as error:
             raise StoreUnavailable from error
         places = iter(positions or ())
         for chain in in_order:
@@ -168,7 +173,7 @@ class Ledger(Application[UUID]):
         """All facts of a stream, opened; none if there is no such stream."""
         try:
             rows = self.recorder.select_events(stream)
-        except (InterfaceError, OperationalError) as error:
+        except AWAY as error:
             raise StoreUnavailable from error
         return Loaded(
             tuple(self.opened(self.envelope(row)) for row in rows), row_hash(rows[-1]) if rows else NO_PREVIOUS
@@ -178,7 +183,7 @@ class Ledger(Application[UUID]):
         """Up to `limit` rows of the log after a position, in order and without a gap."""
         try:
             return self.recorder.select_notifications(after, limit, inclusive_of_start=False)
-        except (InterfaceError, OperationalError) as error:
+        except AWAY as error:
             raise StoreUnavailable from error
 
     def envelope(self, row: StoredEvent) -> Envelope:

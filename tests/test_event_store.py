@@ -157,8 +157,14 @@ def test_the_environment_of_the_process_does_not_choose_another_store(
         assert append(ledger) == [1]
 
 
-def test_no_statement_and_no_lock_is_waited_for_without_end(ledger: Ledger) -> None:
-    with ledger.recorder.datastore.get_connection() as conn, psycopg.ClientCursor(conn) as cursor:
+@pytest.mark.parametrize("options", ["", "-c work_mem=8MB"])
+def test_no_statement_and_no_lock_is_waited_for_without_end(ledger: Ledger, database_url: str, options: str) -> None:
+    del ledger  # it made the table
+    with (
+        Ledger(make_conninfo(database_url, options=options)) as own,
+        own.recorder.datastore.get_connection() as conn,
+        psycopg.ClientCursor(conn) as cursor,
+    ):
         limits = "SELECT name FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout') AND setting = '0'"
         assert cursor.execute(limits).fetchall() == []
 
@@ -238,6 +244,18 @@ def test_a_store_that_does_not_answer_is_said_to_be_unavailable(remote: Ledger, 
     for ask in (lambda: remote.load(uuid4()), lambda: remote.read(0, 1), lambda: append(remote)):
         with pytest.raises(StoreUnavailable):
             ask()
+
+
+def test_a_store_that_only_reads_is_said_to_be_unavailable_and_what_it_has_is_read(
+    ledger: Ledger, database_url: str
+) -> None:
+    """A standby that nobody has promoted, or a server whose disk is full."""
+    stored = ledger.append(envelopes(uuid4(), *AUTHORIZED), NO_PREVIOUS)
+    with Ledger(make_conninfo(database_url, options="-c default_transaction_read_only=on")) as standby:
+        with pytest.raises(StoreUnavailable):
+            append(standby)
+        assert standby.load(stored.envelopes[0].stream) == stored
+    assert len(read_all(ledger)) == len(AUTHORIZED)
 
 
 @pytest.mark.parametrize("ask", ["load", "read", "append"])
