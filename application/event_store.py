@@ -147,10 +147,22 @@ class Ledger(Application[UUID]):
         """
         if not envelopes:
             return Loaded((), tail)
-        chain = Chain(envelopes, [self._mapper.sealed(envelope) for envelope in envelopes], tail)
+        chain = self._chain(envelopes, tail)
         loaded = self._together.do(chain) if len(envelopes) <= MAX_FACTS_TOGETHER else self._store([chain])[0]
         self._appended()
         return loaded
+
+    def append_all(self, appends: Sequence[tuple[Sequence[Envelope], bytes]]) -> list[Loaded]:
+        """Store the next facts of several streams, all or none: what each must not be without the others.
+
+        Of each stream its facts, at least one, and its tail. Raises what `append` does.
+        """
+        loaded = self._store([self._chain(envelopes, tail) for envelopes, tail in appends])
+        self._appended()
+        return loaded
+
+    def _chain(self, envelopes: Sequence[Envelope], tail: bytes) -> Chain:
+        return Chain(envelopes, [self._mapper.sealed(envelope) for envelope in envelopes], tail)
 
     def _store(self, chains: Sequence[Chain]) -> list[Loaded]:
         """All of them or none. Raises StreamMoved when a version of any is taken, and StoreUnavailable."""

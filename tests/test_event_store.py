@@ -107,6 +107,18 @@ def test_several_facts_are_stored_all_or_none(ledger: Ledger) -> None:
     assert [envelope.version for envelope in ledger.load(stream).envelopes] == [3]
 
 
+def test_facts_of_several_streams_are_stored_all_or_none(ledger: Ledger) -> None:
+    mine, theirs, free = uuid4(), uuid4(), uuid4()
+    stored = ledger.append_all(
+        [(envelopes(mine, *AUTHORIZED), NO_PREVIOUS), (envelopes(theirs, started()), NO_PREVIOUS)]
+    )
+    assert [ledger.load(mine), ledger.load(theirs)] == stored
+    with pytest.raises(StreamMoved):
+        ledger.append_all([(envelopes(free, started()), NO_PREVIOUS), (envelopes(theirs, started()), NO_PREVIOUS)])
+    assert ledger.load(free).envelopes == ()
+    assert len(read_all(ledger)) == len(AUTHORIZED) + 1
+
+
 def test_nothing_to_append_is_no_conflict(ledger: Ledger) -> None:
     assert ledger.append([], NO_PREVIOUS).envelopes == ()
     assert read_all(ledger) == []
