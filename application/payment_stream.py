@@ -1,9 +1,12 @@
 """A payment's stream in the store: loading its history, and appending what was decided about it."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
@@ -36,6 +39,18 @@ class PaymentStreams:
         self._ledger = ledger
         self._clock = clock
         self._run = run
+        self._turns = WeakValueDictionary[UUID, asyncio.Lock]()
+
+    @asynccontextmanager
+    async def turn(self, stream: UUID) -> AsyncIterator[bool]:
+        """Who decides and appends in its turn does not collide with others of this process; processes still may.
+
+        Tells whether somebody else was before us. Not to be held while the provider is asked.
+        """
+        lock = self._turns.setdefault(stream, asyncio.Lock())
+        waited = lock.locked()
+        async with lock:
+            yield waited
 
     async def load(self, stream: UUID) -> History:
         """Raises StoreUnavailable. A payment that does not exist has an empty history."""

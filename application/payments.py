@@ -110,14 +110,24 @@ class Payments:
         KeyReused, VersionMoved, Contended, ProviderUnavailable or StoreUnavailable; nothing was recorded then and
         nobody was asked.
         """
+        async with self._streams.turn(stream) as waited:
+            history, before = await self._begun(stream, wish, context, versions, waited=waited)
+        if before is not None:
+            return await self._asked_before(history, before, wish, context)
+        return await self._performed(history, wish.operation, context)
+
+    async def _begun(
+        self, stream: UUID, wish: Wish, context: Context, versions: frozenset[int] | None, *, waited: bool
+    ) -> tuple[History, Envelope | None]:
+        """The history with the intent in it; and the intent that stood there before, if it was asked before."""
         # A new payment has no history: its first append finds out whether that is so. When nothing can be begun,
         # only the history tells what had been asked before.
-        new = isinstance(wish, Authorize) and versions is None and self._gateway.unavailable_s() is None
+        new = isinstance(wish, Authorize) and not waited and versions is None and self._gateway.unavailable_s() is None
         history = History(stream) if new else await self._streams.load(stream)
         for _ in range(MAX_CONFLICTS):
             started = history.started(wish.operation)
             if started is not None:
-                return await self._asked_before(history, started, wish, context)
+                return history, started
             if history.payment is None and not isinstance(wish, Authorize):
                 raise PaymentNotFound
             if versions is not None and history.version not in versions:
@@ -125,11 +135,10 @@ class Payments:
             facts = decide(history.payment, wish)
             self._provider_answers()
             try:
-                begun = await self._streams.append(history, facts, context, wish.operation, self._fingerprints(wish)[0])
+                asked = self._fingerprints(wish)[0]
+                return await self._streams.append(history, facts, context, wish.operation, asked), None
             except StreamMoved:
                 history = await self._streams.load(stream)
-            else:
-                return await self._performed(begun, wish.operation, context)
         raise Contended
 
     async def returned(self, stream: UUID, context: Context) -> Answer:

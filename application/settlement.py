@@ -112,12 +112,15 @@ class Settlement:
         raise Contended
 
     async def _record(self, history: History, operation: str, outcome: Outcome, context: Context) -> History:
-        for _ in range(MAX_CONFLICTS):
-            facts = decide(history.payment, outcome)
-            try:
-                return await self._streams.append(history, facts, context, operation) if facts else history
-            except StreamMoved:
+        async with self._streams.turn(history.stream) as waited:
+            if waited:
                 history = await self._streams.load(history.stream)
+            for _ in range(MAX_CONFLICTS):
+                facts = decide(history.payment, outcome)
+                try:
+                    return await self._streams.append(history, facts, context, operation) if facts else history
+                except StreamMoved:
+                    history = await self._streams.load(history.stream)
         raise Contended
 
 
