@@ -165,7 +165,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--webhook-url",
         default=os.environ.get("STRIPE_WEBHOOK_URL"),
-        help="post events there, signed with STRIPE_WEBHOOK_SECRET; only those of STRIPE_WEBHOOK_EVENTS where it is set",
+        help="post events there, signed with STRIPE_WEBHOOK_SECRET; STRIPE_WEBHOOK_EVENTS: only those",
     )
     parser.add_argument(
         "--release-as-refund",

@@ -5,10 +5,8 @@ they do the idempotency key is in flight.
 """
 
 import asyncio
-import heapq
 import logging
 import time
-from base64 import b64decode
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,23 +14,25 @@ from pathlib import Path
 
 import msgspec
 
+from interface.sandbox.stripe_agenda import NOTICES, Agenda, Due, kind_of
+from interface.sandbox.stripe_authorization import authorize
 from interface.sandbox.stripe_call import Call
-from interface.sandbox.stripe_charges import capture_before
-from interface.sandbox.stripe_errors import Json, RefusedError, StripeError, unauthorized
-from interface.sandbox.stripe_faults import Fault, Faults
+from interface.sandbox.stripe_errors import Json, RefusedError, StripeError
+from interface.sandbox.stripe_faults import Fault, Faults, fault_error
 from interface.sandbox.stripe_forms import Pairs, decode_form, decode_pairs
 from interface.sandbox.stripe_idempotency import Keys, check_key, fingerprint_of
 from interface.sandbox.stripe_ids import new_id
 from interface.sandbox.stripe_journal import Journal, Kept, Record
+from interface.sandbox.stripe_kept_events import KeptEvents
 from interface.sandbox.stripe_lists import expand
-from interface.sandbox.stripe_payments import expire
+from interface.sandbox.stripe_renewals import play
 from interface.sandbox.stripe_routes import Route, find_route
 from interface.sandbox.stripe_store import Change, Entry, Store, entry_of
 from interface.sandbox.stripe_validation import validator
 
 MAX_ADVANCE_S = 10 * 366 * 24 * 3600
+MAX_MOMENTS = 1_000_000
 
-_TEST_KEYS = ("sk_test_", "rk_test_")
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
@@ -72,15 +72,15 @@ class Api:
         self.keys = Keys()
         self.faults = Faults()
         self.own_url = ""
-        # Events that have not been delivered, oldest first, while somebody delivers them.
-        self.pending: dict[str, None] = {}
+        self._kept_events = KeptEvents(self.store)
+        self.pending = self._kept_events.pending
         self.event_added: Callable[[], None] | None = None
         self._release_as_refund = release_as_refund
         self._advance_s = 0
-        self._due: list[tuple[int, str]] = []  # a heap of (capture_before, charge)
+        self._agenda = Agenda()
         self._journal = Journal(directory)
         for record in self._journal.replay():
-            self._take_over(record, [entry_of(bytes(raw)) for raw in record.put])
+            self._take_over(record, [entry_of(bytes(raw), NOTICES) for raw in record.put])
         self.keys.forget_expired(self.now)
 
     # Clock
@@ -90,20 +90,43 @@ class Api:
         """Unix seconds: real time plus what the clock was advanced by."""
         return int(time.time()) + self._advance_s
 
-    def advance(self, seconds: int) -> int:
-        """Turn the clock forward, and let happen what is due by then."""
-        self._commit([], advance_s=seconds)
-        self.let_expire()
-        self.keys.forget_expired(self.now)
-        return self.now
+    def advance(self, until: int, at_most: int) -> int:
+        """Turn the clock forward, and let happen what is due by then, or the first `at_most` of it; returns how many.
 
-    def let_expire(self) -> None:
-        """Authorizations whose time is over; each is a change of its own."""
-        while self._due and self._due[0][0] <= self.now:
-            _, charge = heapq.heappop(self._due)
-            change = Change(self.store, self.now)
-            expire(change, charge, as_refund=self._release_as_refund)
-            self.commit(change)
+        The clock goes from one due moment to the next together with what happens there, so that it is never ahead of
+        it, whenever the process dies.
+        """
+        played = self.play_due(until, at_most)
+        if played < at_most or not self.due_by(until):
+            self._commit([], advance_s=max(0, until - self.now))
+        self.keys.forget_expired(self.now)
+        return played
+
+    def due_by(self, until: int) -> bool:
+        first = self._agenda.first()
+        return first is not None and first.at <= until
+
+    def play_due(self, until: int | None = None, at_most: int = MAX_MOMENTS) -> int:
+        """What is due by now, or by then: each at its own moment, and as a change of its own."""
+        played = 0
+        while played < at_most and self.due_by(self.now if until is None else until):
+            due = self._agenda.take()
+            try:
+                played += self._play(due)
+            except Exception:
+                self._agenda.put_back(due)
+                raise
+        return played
+
+    def _play(self, due: Due) -> bool:
+        at = max(due.at, self.now) if due.what in NOTICES.values() else due.at  # nobody is told in the past
+        change = Change(self.store, at)
+        found = change.find(kind_of(due.what), due.wanted)
+        if found is None or not self._agenda.still(due, found):
+            return False
+        play(Call(change, {}, (), self.own_url, self._release_as_refund), due, found)
+        self._commit(change.entries(), advance_s=max(0, due.at - self.now))
+        return True
 
     # Requests
 
@@ -140,7 +163,7 @@ class Api:
     def _execute(
         self, incoming: Incoming, checked: _Checked, request_id: str, keep: "_Keep", fault: Fault | None
     ) -> Reply:
-        self.let_expire()
+        self.play_due()
         request: Json = {"id": request_id, "idempotency_key": keep.key}
         change = Change(self.store, self.now, request, incoming.headers.get("Stripe-Version", ""))
         call = Call(change, checked.params, checked.ids, self.own_url, self._release_as_refund)
@@ -164,7 +187,9 @@ class Api:
 
     def _commit(self, entries: list[Entry], *, kept: Kept | None = None, advance_s: int | None = None) -> None:
         if entries or kept or advance_s:
-            record = Record([msgspec.Raw(entry.raw) for entry in entries], kept, advance_s)
+            nobody_delivers = self.event_added is None
+            untold = self._kept_events.outdated(self.now) if nobody_delivers else []
+            record = Record([msgspec.Raw(entry.raw) for entry in entries], kept, advance_s, untold)
             self._journal.append(record)
             self._take_over(record, entries)
 
@@ -172,18 +197,17 @@ class Api:
         for entry in entries:
             self.store.apply(entry)
             found = entry.found
-            if found["object"] == "charge" and (due := capture_before(found)) is not None:
-                heapq.heappush(self._due, (due, found["id"]))
+            self._agenda.learn(found)
             if found["object"] == "event":
-                self.pending[found["id"]] = None
+                self._kept_events.add(found)
                 if self.event_added is not None:
                     self.event_added()
-        for wanted in record.sent:
-            self.pending.pop(wanted, None)
+        self._kept_events.told(record.sent)
         if record.kept is not None:
             self.keys.add(record.kept)
         if record.advance_s is not None:
             self._advance_s += record.advance_s
+        self._kept_events.forget_old()
 
     def acknowledge(self, events: list[str]) -> None:
         """These need not be delivered any more."""
@@ -208,42 +232,11 @@ class _Keep:
 def _body(change: Change, result: Json, entries: list[Entry], expansions: list[str]) -> bytes:
     """The answer; what was just encoded for the journal is not encoded again."""
     if expansions:
-        expanded = dict(result)
-        expand(change, expanded, expansions)
-        return _encode(expanded)
+        return _encode(expand(change, result, expansions))
     return next((entry.raw for entry in entries if entry.found is result), None) or _encode(result)
-
-
-def authorize(header: str) -> None:
-    """Bearer, or Basic with the key as the user. Any test key will do; the stand-in has one account."""
-    scheme, _, secret = header.partition(" ")
-    if scheme.lower() == "basic":
-        try:
-            secret = b64decode(secret).decode().partition(":")[0]
-        except ValueError:
-            secret = ""
-    if not secret.strip():
-        raise unauthorized(
-            "You did not provide an API key. You need to provide your API key in the Authorization header, using"
-            " Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY')."
-        )
-    if not secret.strip().startswith(_TEST_KEYS):
-        raise unauthorized("Invalid API Key provided: the stand-in takes keys that begin with sk_test_ or rk_test_.")
 
 
 def _check(incoming: Incoming, pairs: Pairs) -> _Checked:
     route, ids = find_route(incoming.method, incoming.path)
     params: Json = validator(route.params)(decode_form(pairs), "")
     return _Checked(route, ids, params, params.get("expand") or [])
-
-
-def fault_error(fault: Fault) -> StripeError:
-    """The error that a fault answers with."""
-    if fault.status == 429:
-        return RefusedError(429, "invalid_request_error", "Request rate limit exceeded. (injected)", code="rate_limit")
-    if fault.status == 402:
-        return RefusedError(
-            402, "card_error", "Your card was declined.", code="card_declined", decline_code="generic_decline"
-        )
-    kind = "api_error" if fault.status >= 500 else "invalid_request_error"
-    return RefusedError(fault.status, kind, "An injected error: sorry, something went wrong on the sandbox's end.")

@@ -3,7 +3,7 @@
 from typing import NoReturn
 
 from interface.sandbox.stripe_call import Call
-from interface.sandbox.stripe_cards import AUTHENTICATION, Decline, TestCard, card_of_fingerprint
+from interface.sandbox.stripe_cards import AUTHENTICATION, Decline, TestCard, card_of_fingerprint, decline_of
 from interface.sandbox.stripe_charges import approve, decline_facts, doc_url, fail, take
 from interface.sandbox.stripe_errors import DeclinedError, Json, invalid
 from interface.sandbox.stripe_methods import attach, not_attached
@@ -24,8 +24,8 @@ def attempt(call: Call, intent: Json) -> Json:
         if off_session or call.params.get("error_on_requires_action"):
             _decline(call.change, intent, method, AUTHENTICATION)
         return _challenge(call, intent)
-    if card.decline is not None:
-        _decline(call.change, intent, method, card.decline)
+    if (decline := decline_of(method, call.now)) is not None:
+        _decline(call.change, intent, method, decline)
     return _approve(call.change, intent, method)
 
 
@@ -44,7 +44,7 @@ def authenticate(change: Change, intent: Json, *, passed: bool) -> Json:
         }
         _needs_another_card(change, intent)
         return intent
-    if (decline := card_of_fingerprint(method["card"]["fingerprint"]).decline) is not None:
+    if (decline := decline_of(method, change.now)) is not None:
         _record_decline(change, intent, method, decline)
         return intent
     return _approve(change, intent, method)

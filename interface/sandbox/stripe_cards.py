@@ -8,7 +8,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from interface.sandbox.stripe_errors import DeclinedError
+from interface.sandbox.stripe_calendar import month_after
+from interface.sandbox.stripe_errors import DeclinedError, Json
 
 Challenge = Literal["never", "optional", "required", "unless_off_session"]
 
@@ -164,6 +165,13 @@ def card_of_token(token: str) -> TestCard | None:
 
 def card_of_fingerprint(fingerprint: str) -> TestCard:
     return _BY_FINGERPRINT[fingerprint]
+
+
+def decline_of(method: Json, now: int) -> Decline | None:
+    """The issuer's no to a charge of a payment method: the card's own, or that it has expired."""
+    card = method["card"]
+    own = card_of_fingerprint(card["fingerprint"]).decline
+    return own or (EXPIRED if month_after(card["exp_year"], card["exp_month"]) <= now else None)
 
 
 def card_of_number(number: str) -> TestCard:

@@ -4,12 +4,15 @@ from typing import NoReturn
 
 from interface.sandbox import stripe_objects as form
 from interface.sandbox.stripe_call import Call
-from interface.sandbox.stripe_cards import AUTHENTICATION, Decline, card_of_fingerprint
+from interface.sandbox.stripe_cards import AUTHENTICATION, Decline, card_of_fingerprint, decline_of
 from interface.sandbox.stripe_disputes import contest
 from interface.sandbox.stripe_errors import DOCS, DeclinedError, Json, StripeError, invalid, refused
 from interface.sandbox.stripe_methods import method_for
 from interface.sandbox.stripe_money import check_amount, check_currency, check_digits, check_positive, fee_of
 from interface.sandbox.stripe_store import Change
+
+# Stripe's reason for the refund that ends a charge which nobody captured in time.
+RAN_OUT = "expired_uncaptured_charge"
 
 # The issuer's answer
 
@@ -64,17 +67,27 @@ def take(change: Change, charge: Json, amount: int, *, final: bool) -> None:
 def release(change: Change, charge: Json, *, as_refund: bool) -> None:
     """Give the rest of the reserve back; nothing moves. Stripe shows this as a refund without a balance transaction,
     with a `charge.refunded` event, which is easily taken for money: only on request here (`--release-as-refund`).
+    A charge without an intent that runs out has nothing else to show it, so there it is always such a refund.
     """
     rest = charge["amount"] - charge["amount_captured"]
+    ran_out = not charge["captured"] and charge["payment_intent"] is None
     if not charge["captured"]:
         del charge["payment_method_details"]["card"]["capture_before"]  # nothing is left that could be captured
     change.put(charge)
-    if not as_refund or rest == 0 or multicapture(charge):
+    if not (as_refund or ran_out) or rest == 0 or multicapture(charge):
         return
     charge["amount_refunded"] += rest
     charge["refunded"] = charge["amount_captured"] == 0
-    change.emit("refund.created", change.put(form.refund(charge, rest, {}, change.now)))
+    returned = reversal(charge, rest, {"reason": RAN_OUT} if ran_out else {}, change.now)
+    change.emit("refund.created", change.put(returned))
     change.emit("charge.refunded", charge)
+
+
+def reversal(charge: Json, amount: int, params: Json, now: int) -> Json:
+    """A refund of what was only reserved: no money moves."""
+    return form.refund(charge, amount, params, now) | {
+        "destination_details": {"card": {"type": "reversal"}, "type": "card"}
+    }
 
 
 def multicapture(charge: Json) -> bool:
@@ -102,7 +115,7 @@ def create_charge(call: Call) -> Json:
     method = _source(call)
     of = {**params, "currency": currency, "metadata": form.merged({}, params.get("metadata") or {})}
     card = card_of_fingerprint(method["card"]["fingerprint"])
-    decline = AUTHENTICATION if card.challenge == "required" else card.decline
+    decline = AUTHENTICATION if card.challenge == "required" else decline_of(method, call.now)
     if decline is not None:
         _declined(call.change, of, method, decline)
     charge = approve(call.change, of, method)
@@ -137,7 +150,7 @@ def _source(call: Call) -> Json:
 
 def capture_charge(call: Call) -> Json:
     charge = call.named("charge", "charge")
-    _check_capturable(charge, call.now)
+    _check_capturable(call, charge)
     amount = call.whole("amount", charge["amount"])
     check_positive(amount, "amount")
     if amount > charge["amount"]:
@@ -149,8 +162,9 @@ def capture_charge(call: Call) -> Json:
     return charge
 
 
-def _check_capturable(charge: Json, now: int) -> None:
+def _check_capturable(call: Call, charge: Json) -> None:
     wanted = charge["id"]
+    ran_out = any(one["reason"] == RAN_OUT for one in call.change.related("refund", "charge", wanted))
     if charge["payment_intent"] is not None:
         raise invalid(
             f"This Charge was created by a PaymentIntent ({charge['payment_intent']}). You must capture the"
@@ -159,12 +173,12 @@ def _check_capturable(charge: Json, now: int) -> None:
         )
     if charge["status"] != "succeeded":
         raise invalid(f"Charge {wanted} has failed and cannot be captured.", param="charge")
-    if charge["refunded"]:
+    if charge["refunded"] and not ran_out:
         raise invalid(f"Charge {wanted} has already been refunded.", code="charge_already_refunded")
     if charge["captured"]:
         raise invalid(f"Charge {wanted} has already been captured.", code="charge_already_captured")
     due = capture_before(charge)
-    if due is None or now >= due:
+    if due is None or call.now >= due:
         raise invalid(
             f"Charge {wanted} cannot be captured because the charge has expired.", code="charge_expired_for_capture"
         )

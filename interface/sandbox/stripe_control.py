@@ -1,4 +1,8 @@
-"""The stand-in's own surface under `/_sandbox`: state, faults, clock, and the page of a 3-D Secure challenge."""
+"""The stand-in's own surface under `/_sandbox`: state, faults, clock, and the page of a 3-D Secure challenge.
+
+`POST clock {"advance_s", "at_most"?}` plays what comes due on the way: all of it before it answers, or so many moments
+of it at most. `POST billing` says what is done about failed renewals, `POST cards/{payment method}` reissues a card.
+"""
 
 import html
 import json
@@ -7,12 +11,16 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from interface.sandbox.stripe_api import MAX_ADVANCE_S, Api
+from interface.sandbox.stripe_api import MAX_ADVANCE_S, MAX_MOMENTS, Api
 from interface.sandbox.stripe_attempts import authenticate
+from interface.sandbox.stripe_billing_settings import billing_settings, change_billing_settings
+from interface.sandbox.stripe_collection import settle
 from interface.sandbox.stripe_errors import Json
 from interface.sandbox.stripe_faults import BadControlError, whole
 from interface.sandbox.stripe_store import OBJECTS, Change
 from interface.sandbox.stripe_webhooks import Courier
+
+MAX_YEAR = 2999
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>3-D Secure (sandbox)</title>
 <h1>3-D Secure</h1><p>Payment {intent}: {amount} {currency} in minor units.</p>
@@ -52,9 +60,18 @@ def _control(api: Api, method: str, path: str, body: bytes) -> Answer:
             api.faults.clear()
             return _json({"faults": []})
         case "POST", ["clock"]:
-            return _json({"now": _advance(api, _decoded(body))})
+            return _json(_advance(api, _decoded(body)))
         case "GET", ["clock"]:
             return _json({"now": api.now})
+        case "GET", ["billing"]:
+            return _json(billing_settings(api.store))
+        case "POST", ["billing"]:
+            change = Change(api.store, api.now)
+            settings = change_billing_settings(change, _decoded(body))
+            api.commit(change)
+            return _json(settings)
+        case "POST", ["cards", method]:
+            return _json(_reissue(api, method, _decoded(body)))
         case "GET", ["3ds", intent]:
             return _page(api, intent)
         case "POST", ["3ds", intent]:
@@ -77,18 +94,41 @@ def _webhooks(courier: Courier | None, method: str, body: bytes) -> Answer:
 
 def _state(api: Api) -> bytes:
     """Every object in full, in order of creation; built from the stored bytes, so it is cheap."""
-    api.let_expire()
+    api.play_due()
     api.keys.forget_expired(api.now)
     tables = [b'"%bs":[%b]' % (kind.encode(), b",".join(api.store.raw(kind))) for kind in OBJECTS]
     return b'{%b,"idempotency_keys":%d,"now":%d}' % (b",".join(tables), len(api.keys), api.now)
 
 
-def _advance(api: Api, given: object) -> int:
+def _advance(api: Api, given: object) -> Json:
+    """Stops early, at the last moment played, once `at_most` moments have been; `left_s` is what is still to go."""
     if not isinstance(given, dict):
         raise BadControlError("body", "a JSON object is needed")
-    if unknown := set(given) - {"advance_s"}:
+    if unknown := set(given) - {"advance_s", "at_most"}:
         raise BadControlError(str(min(unknown)), "unknown field")
-    return api.advance(whole(given, "advance_s", 0, MAX_ADVANCE_S, None))
+    seconds = whole(given, "advance_s", 0, MAX_ADVANCE_S, None)
+    at_most = whole(given, "at_most", 1, MAX_MOMENTS, MAX_MOMENTS)
+    until = api.now + seconds
+    played = api.advance(until, at_most)
+    left_s = max(0, until - api.now)
+    return {"now": api.now, "played": played, "left_s": left_s, "more": played == at_most and api.due_by(until)}
+
+
+def _reissue(api: Api, wanted: str, given: object) -> Json:
+    """The card networks tell of a new card in place of a customer's old one."""
+    if not isinstance(given, dict) or set(given) - {"exp_month", "exp_year"}:
+        raise BadControlError("body", "exp_month and exp_year are needed")
+    change = Change(api.store, api.now)
+    method = change.find("payment_method", wanted)
+    if method is None or method["customer"] is None:
+        raise BadControlError("payment_method", "no customer has it")
+    previous = {"card": dict(method["card"])}
+    method["card"]["exp_month"] = whole(given, "exp_month", 1, 12, method["card"]["exp_month"])
+    method["card"]["exp_year"] = whole(given, "exp_year", 1970, MAX_YEAR, None)
+    change.put(method)
+    change.emit("payment_method.automatically_updated", method, previous)
+    api.commit(change)
+    return method
 
 
 # 3-D Secure
@@ -109,6 +149,7 @@ def _settle(api: Api, wanted: str, body: bytes) -> Answer:
     return_url = _challenged(api, wanted)["next_action"]["redirect_to_url"]["return_url"]
     change = Change(api.store, api.now)
     intent = authenticate(change, change.get("payment_intent", wanted, "intent"), passed=outcome == "complete")
+    settle(change, intent)
     api.commit(change)
     if return_url is None:
         return _json({"id": wanted, "status": intent["status"]})

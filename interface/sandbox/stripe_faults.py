@@ -8,7 +8,7 @@ error         an error is answered, before or after applying
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from interface.sandbox.stripe_errors import Json
+from interface.sandbox.stripe_errors import Json, RefusedError, StripeError
 
 Mode = Literal["reply_lost", "refused", "error", "slow", "reset"]
 When = Literal["before", "after"]
@@ -82,6 +82,18 @@ class Faults:
 
     def shown(self) -> list[Json]:
         return [asdict(fault) for fault in self._armed]
+
+
+def fault_error(fault: Fault) -> StripeError:
+    """The error that a fault answers with."""
+    if fault.status == 429:
+        return RefusedError(429, "invalid_request_error", "Request rate limit exceeded. (injected)", code="rate_limit")
+    if fault.status == 402:
+        return RefusedError(
+            402, "card_error", "Your card was declined.", code="card_declined", decline_code="generic_decline"
+        )
+    kind = "api_error" if fault.status >= 500 else "invalid_request_error"
+    return RefusedError(fault.status, kind, "An injected error: sorry, something went wrong on the sandbox's end.")
 
 
 def _fault(given: object) -> Fault:

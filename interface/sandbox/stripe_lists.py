@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, takewhile
 from typing import Any
 
+import msgspec
+
 from interface.sandbox.stripe_call import Call
 from interface.sandbox.stripe_errors import Json, invalid, missing, refused
+from interface.sandbox.stripe_kept_events import EVENTS_KEPT_S
 from interface.sandbox.stripe_objects import listed
 from interface.sandbox.stripe_store import Change
 
@@ -15,7 +18,6 @@ MAX_LIMIT = 100
 DEFAULT_LIMIT = 10
 MAX_EXPANSIONS = 20
 MAX_EXPANSION_DEPTH = 4
-EVENTS_KEPT_S = 30 * 24 * 3600
 
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
     "gt": lambda a, b: a > b,
@@ -25,12 +27,14 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-def lister(kind: str, *equal: str) -> Callable[[Call], Json]:
-    """The endpoint that lists objects of a kind, filtered by the named members and by `created`."""
+def lister(kind: str, *equal: str, where: Callable[[Call, Json], bool] | None = None) -> Callable[[Call], Json]:
+    """The endpoint that lists objects of a kind, filtered by the named members, by `where` and by `created`."""
 
     def list_objects(call: Call) -> Json:
         wanted = {name: call.params[name] for name in equal if name in call.params}
         found = (one for one in call.change.store.newest_first(kind, wanted) if "deleted" not in one)
+        if where is not None:
+            found = (one for one in found if where(call, one))
         return _page(call, kind, _created_within(call.params.get("created"), found))
 
     return list_objects
@@ -148,18 +152,38 @@ _EXPANDABLE = {
     "balance_transaction": "balance_transaction",
     "default_payment_method": "payment_method",
     "source": "charge",
+    "default_price": "price",
+    "invoice": "invoice",
+    "latest_invoice": "invoice",
+    "price": "price",
+    "product": "product",
+    "subscription": "subscription",
+}
+
+# Members that are there only when they are asked for: the kind of the objects listed, and how they name their owner.
+_INCLUDED = {
+    ("charge", "refunds"): ("refund", "charge"),
+    ("invoice", "payments"): ("invoice_payment", "invoice"),
+    ("invoice", "confirmation_secret"): ("invoice_payment", "invoice"),
 }
 
 
-def expand(change: Change, answer: Json, paths: list[str]) -> None:
-    """Replace ids by objects, in place. The answer must have been written to the journal's record before."""
+def expand(change: Change, answer: Json, paths: list[str]) -> Json:
+    """The answer with objects in place of ids; a copy throughout, since what was written is still to be stored."""
     if len(paths) > MAX_EXPANSIONS:
         raise refused(f"You cannot expand more than {MAX_EXPANSIONS} properties.", param="expand")
+    expanded = _copied(answer)
     for path in paths:
         steps = path.split(".")
         if len(steps) > MAX_EXPANSION_DEPTH + 1:
             raise refused(f"You cannot expand more than {MAX_EXPANSION_DEPTH} levels of a property.", param="expand")
-        _expand(change, answer, steps, path)
+        _expand(change, expanded, steps, path)
+    return expanded
+
+
+def _copied(found: Json) -> Json:
+    copied: Json = msgspec.json.decode(msgspec.json.encode(found))
+    return copied
 
 
 def _expand(change: Change, found: Any, steps: list[str], path: str) -> None:
@@ -170,15 +194,28 @@ def _expand(change: Change, found: Any, steps: list[str], path: str) -> None:
             _expand(change, item, steps, path)
         return
     name, rest = steps[0], steps[1:]
-    if not isinstance(found, dict) or (name not in found and name != "refunds"):
+    included = _INCLUDED.get((found.get("object", ""), name)) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or (name not in found and included is None):
         raise refused(f"This property cannot be expanded ({path}).", param="expand[0]")
     value = found.get(name)
     if isinstance(value, str):
         found[name] = _object(change, name, value, path)
-    elif name == "refunds" and found.get("object") == "charge":
-        refunds = list(change.store.newest_first("refund", {"charge": found["id"]}))
-        found[name] = listed(refunds, f"/v1/charges/{found['id']}/refunds", more=False)
+    elif name == "confirmation_secret":
+        found[name] = _secret(change, found)
+    elif included is not None:
+        kind, owner = included
+        inner = [_copied(one) for one in change.related(kind, owner, found["id"])]
+        found[name] = listed(inner, f"/v1/{found['object']}s/{found['id']}/{name}", more=False)
     _expand(change, found.get(name), rest, path)
+
+
+def _secret(change: Change, invoice: Json) -> Json | None:
+    """With which a customer's browser confirms the payment of an invoice."""
+    payment = next(change.related("invoice_payment", "invoice", invoice["id"]), None)
+    if payment is None:
+        return None
+    intent = change.get("payment_intent", payment["payment"]["payment_intent"], "payment_intent")
+    return {"client_secret": intent["client_secret"], "type": "payment_intent"}
 
 
 def _object(change: Change, name: str, wanted: str, path: str) -> Any:
@@ -186,4 +223,4 @@ def _object(change: Change, name: str, wanted: str, path: str) -> Any:
         raise refused(f"This property cannot be expanded ({path}).", param="expand[0]")
     kind = "refund" if wanted.startswith("re_") else _EXPANDABLE[name]
     found = change.find(kind, wanted)
-    return wanted if found is None else dict(found)
+    return wanted if found is None else _copied(found)

@@ -14,6 +14,7 @@ from interface.sandbox.stripe_errors import DeclinedError, Json, StripeError, in
 from interface.sandbox.stripe_ids import new_id
 from interface.sandbox.stripe_lists import lister
 from interface.sandbox.stripe_objects import copied, merged
+from interface.sandbox.stripe_standings import ENDED, revise
 from interface.sandbox.stripe_store import Change
 
 _CARD_LASTS_YEARS = 100
@@ -39,10 +40,10 @@ def retrieve_payment_method(call: Call) -> Json:
 
 def update_payment_method(call: Call) -> Json:
     method = call.named("payment_method", "payment_method")
-    given = call.params.get("card") or {}
-    for name in ("exp_month", "exp_year"):
-        if name in given:
-            method["card"][name] = given[name]
+    if given := call.params.get("card"):
+        expiry = {name: given.get(name, method["card"][name]) for name in ("exp_month", "exp_year")}
+        _check_expiry(expiry, call.now, "card")
+        method["card"] |= expiry
     if billing := call.params.get("billing_details"):
         method["billing_details"] = method["billing_details"] | billing
     copied(method, call.params, ("allow_redisplay",))
@@ -75,7 +76,20 @@ def detach_payment_method(call: Call) -> Json:
     method["customer"] = None
     call.change.put(method)
     call.change.emit("payment_method.detached", method, previous)
+    _forget_default(call.change, method["id"], previous["customer"])
     return method
+
+
+def _forget_default(change: Change, method: str, owner: str) -> None:
+    """A card that is gone is nobody's default any more."""
+    customer = change.find("customer", owner)
+    if customer is not None and (customer.get("invoice_settings") or {}).get("default_payment_method") == method:
+        previous = {"invoice_settings": dict(customer["invoice_settings"])}
+        change.put(customer)["invoice_settings"]["default_payment_method"] = None
+        change.emit("customer.updated", customer, previous)
+    for subscription in list(change.related("subscription", "customer", owner)):
+        if subscription["default_payment_method"] == method and subscription["status"] not in ENDED:
+            revise(change, subscription, default_payment_method=None)
 
 
 def attach(change: Change, method: Json, customer: Json) -> Json:

@@ -8,6 +8,7 @@ from interface.sandbox import stripe_objects as form
 from interface.sandbox.stripe_attempts import attempt
 from interface.sandbox.stripe_call import Call
 from interface.sandbox.stripe_charges import capture_before, multicapture, release, take, too_much
+from interface.sandbox.stripe_collection import settle
 from interface.sandbox.stripe_errors import Json, StripeError, invalid, unexpected_state
 from interface.sandbox.stripe_methods import method_for, method_of_data
 from interface.sandbox.stripe_money import check_amount, check_currency, check_digits, check_positive
@@ -79,7 +80,7 @@ def confirm_intent(call: Call) -> Json:
         raise _wrong_status("You cannot confirm this PaymentIntent", intent, "confirmed", CONFIRMABLE[1:])
     form.copied(intent, call.params, _TEXTS)
     _choose_method(call, intent)
-    return _confirm(call, call.change.put(intent))
+    return settle(call.change, _confirm(call, call.change.put(intent)))
 
 
 def _choose_method(call: Call, intent: Json) -> None:

@@ -2,7 +2,7 @@
 
 from interface.sandbox import stripe_objects as form
 from interface.sandbox.stripe_call import Call
-from interface.sandbox.stripe_charges import multicapture
+from interface.sandbox.stripe_charges import multicapture, reversal
 from interface.sandbox.stripe_errors import Json, invalid, refused
 from interface.sandbox.stripe_money import check_digits, check_positive, display
 
@@ -51,7 +51,7 @@ def _reverse(call: Call, charge: Json) -> Json:
             " original amount",
             param="amount",
         )
-    refund = form.refund(charge, charge["amount"], call.params, call.now)
+    refund = reversal(charge, charge["amount"], call.params, call.now)
     return _record(call, charge, refund, everything=True)
 
 

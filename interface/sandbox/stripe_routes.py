@@ -7,9 +7,13 @@ from interface.sandbox import stripe_account as account
 from interface.sandbox import stripe_charges as charges
 from interface.sandbox import stripe_customers as customers
 from interface.sandbox import stripe_disputes as disputes
+from interface.sandbox import stripe_invoice_calls as invoices
 from interface.sandbox import stripe_methods as methods
 from interface.sandbox import stripe_payments as payments
+from interface.sandbox import stripe_products as products
 from interface.sandbox import stripe_refunds as refunds
+from interface.sandbox import stripe_subscription_changes as changes
+from interface.sandbox import stripe_subscriptions as subscriptions
 from interface.sandbox.stripe_call import Call
 from interface.sandbox.stripe_errors import Json, unknown_route
 from interface.sandbox.stripe_lists import list_events, lister, search_intents
@@ -56,6 +60,31 @@ _TABLE: tuple[tuple[str, str, Callable[[Call], Json]], ...] = (
     ("POST /v1/payment_methods/*/attach", "payment_method_attach", methods.attach_payment_method),
     ("POST /v1/payment_methods/*/detach", "payment_method_detach", methods.detach_payment_method),
     ("GET /v1/customers/*/payment_methods", "customer_payment_method_list", methods.list_methods),
+    ("POST /v1/products", "product_create", products.create_product),
+    ("GET /v1/products", "product_list", products.list_products),
+    ("GET /v1/products/*", "product_retrieve", products.retrieve_product),
+    ("POST /v1/products/*", "product_update", products.update_product),
+    ("DELETE /v1/products/*", "product_delete", products.delete_product),
+    ("POST /v1/prices", "price_create", products.create_price),
+    ("GET /v1/prices", "price_list", products.list_prices),
+    ("GET /v1/prices/*", "price_retrieve", products.retrieve_price),
+    ("POST /v1/prices/*", "price_update", products.update_price),
+    ("POST /v1/subscriptions", "subscription_create", subscriptions.create_subscription),
+    ("GET /v1/subscriptions", "subscription_list", subscriptions.list_subscriptions),
+    ("GET /v1/subscriptions/*", "subscription_retrieve", subscriptions.retrieve_subscription),
+    ("POST /v1/subscriptions/*", "subscription_update", changes.update_subscription),
+    ("DELETE /v1/subscriptions/*", "subscription_cancel", subscriptions.cancel_subscription),
+    ("GET /v1/invoices", "invoice_list", invoices.list_invoices),
+    ("GET /v1/invoices/*", "invoice_retrieve", invoices.retrieve_invoice),
+    ("POST /v1/invoices/*", "invoice_update", invoices.update_invoice),
+    ("POST /v1/invoices/*/finalize", "invoice_finalize_invoice", invoices.finalize_invoice),
+    ("POST /v1/invoices/*/pay", "invoice_pay", invoices.pay_invoice),
+    ("POST /v1/invoices/*/void", "invoice_void_invoice", invoices.void_invoice),
+    ("POST /v1/invoices/*/mark_uncollectible", "invoice_mark_uncollectible", invoices.mark_uncollectible),
+    ("GET /v1/invoices/*/lines", "invoice_line_item_list", invoices.list_lines),
+    ("GET /v1/invoice_payments", "invoice_payment_list", invoices.list_payments),
+    ("GET /v1/invoice_payments/*", "invoice_payment_retrieve", invoices.retrieve_payment),
+    ("GET /v1/invoiceitems", "invoice_item_list", lister("invoiceitem", "customer", "invoice")),
     ("POST /v1/tokens", "token_create", methods.create_token),
     ("GET /v1/tokens/*", "token_retrieve", methods.retrieve_token),
     ("GET /v1/events", "event_list", list_events),

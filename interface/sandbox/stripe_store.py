@@ -5,7 +5,7 @@ one request does; nothing of it is seen before `Store.apply`, which runs after t
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,10 +22,19 @@ OBJECTS = (
     "payment_method",
     "token",
     "balance_transaction",
+    "product",
+    "price",
+    "subscription",
+    "invoice",
+    "invoiceitem",
+    "invoice_payment",
+    "setting",
     "event",
 )
 
 NOUNS = {"payment_method": "PaymentMethod"}  # what Stripe calls it in "No such …"; others by their own name
+
+SUBSCRIPTION_OF_INVOICE = "parent.subscription_details.subscription"
 
 # Which members of an object name the object it hangs on, for lists that must not read everything.
 _PARENTS = {
@@ -34,6 +43,11 @@ _PARENTS = {
     "dispute": ("charge", "payment_intent"),
     "balance_transaction": ("source",),
     "payment_method": ("customer",),
+    "price": ("product",),
+    "subscription": ("customer",),
+    "invoice": (SUBSCRIPTION_OF_INVOICE, "customer"),
+    "invoiceitem": (SUBSCRIPTION_OF_INVOICE,),
+    "invoice_payment": ("invoice", "payment.payment_intent"),
 }
 
 
@@ -67,18 +81,22 @@ class Store:
         """The bytes of an object that is there."""
         return self._tables[kind][wanted]
 
-    def newest_first(self, kind: str, equal: dict[str, str]) -> Iterator[Json]:
-        """Copies of those objects whose members equal the given texts, newest first."""
+    def newest_first(self, kind: str, equal: Json) -> Iterator[Json]:
+        """Copies of those objects whose members equal the given values, newest first. Inner ones are `outer.inner`."""
         table = self._tables[kind]
         parent = next((name for name in _PARENTS.get(kind, ()) if name in equal), None)
         ids = table if parent is None else self._children[kind, parent, equal[parent]]
-        needles = [_encode({name: text})[1:-1] for name, text in equal.items()]
+        needles = [_encode({name.rpartition(".")[2]: value})[1:-1] for name, value in equal.items()]
         for wanted in reversed(ids):
             raw = table[wanted]
             if all(needle in raw for needle in needles):  # cheap, and decides nothing but what is worth decoding
                 found = _decode(raw)
-                if all(found.get(name) == text for name, text in equal.items()):
+                if all(member(found, name) == value for name, value in equal.items()):
                     yield found
+
+    def forget(self, kind: str, wanted: str) -> None:
+        """An object that nothing hangs on."""
+        del self._tables[kind][wanted]
 
     def count(self, kind: str, parent: str, of: str) -> int:
         return len(self._children[kind, parent, of])
@@ -89,7 +107,7 @@ class Store:
         kind, wanted = found["object"], found["id"]
         self._tables[kind][wanted] = entry.raw
         for name in _PARENTS.get(kind, ()):
-            if isinstance(parent := found.get(name), str):
+            if isinstance(parent := member(found, name), str):
                 self._children[kind, name, parent][wanted] = None
 
 
@@ -120,6 +138,13 @@ class Change:
             raise missing(NOUNS.get(kind, kind), wanted, param, status=status)
         return found
 
+    def related(self, kind: str, name: str, of: str) -> Iterator[Json]:
+        """The objects whose member names another one, newest first, as this change sees them."""
+        written = [found for (table, _), found in self._written.items() if table == kind and member(found, name) == of]
+        yield from (found for found in reversed(written) if self.store.get(kind, found["id"]) is None)
+        for stored in self.store.newest_first(kind, {name: of}):
+            yield self._seen.setdefault((kind, stored["id"]), stored)
+
     def put(self, found: Json) -> Json:
         """Write an object; later changes to this very dict are written too."""
         key = (found["object"], found["id"])
@@ -149,6 +174,29 @@ class Change:
         return [*(Entry(found, _encode(found)) for found in self._written.values()), *self._events]
 
 
-def entry_of(raw: bytes) -> Entry:
-    """An entry read back from the journal."""
+def member(found: Json, name: str) -> Any:
+    """A member of an object by its name, or `outer.inner`; None where there is none."""
+    if "." not in name:
+        return found.get(name)
+    inner: Any = found
+    for step in name.split("."):
+        inner = inner.get(step) if isinstance(inner, dict) else None
+    return inner
+
+
+class _Head(msgspec.Struct):
+    object: str
+    id: str
+    created: int = 0
+    type: Any = None
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def entry_of(raw: bytes, read_in_full: Container[str] = ()) -> Entry:
+    """An entry read back from the journal. Most of it are events: other types than these are read by their head."""
+    head = _decode_head(raw)
+    if head.object == "event" and head.type not in read_in_full:
+        return Entry(msgspec.structs.asdict(head), raw)
     return Entry(_decode(raw), raw)
