@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import reduce
 from typing import Literal
 from uuid import UUID, uuid5
 
@@ -19,12 +20,16 @@ from application.history import History
 from application.payment_stream import Context, PaymentStreams
 from application.settlement import ABANDONED_AFTER, MAX_CONFLICTS, Contended, NotLearned, Settlement
 from domain.envelope import Envelope
-from domain.payment import PaymentAt, Phase
-from domain.payment_commands import Authorize, Wish
+from domain.payment import PaymentAt, Phase, evolve
+from domain.payment_commands import Authorize, RecordFailed, Wish
 from domain.payment_decisions import decide
+from domain.payment_facts import Failure
 
 # The root of every derived id. It never changes: the same caller and key must always name the same payment.
 NAMESPACE = UUID("9d5c7a52-93c1-5d0f-9f3e-6f3b6c0e6f11")
+
+# The evidence of a refusal of our own: nothing was sent to the provider.
+NOT_SENT = "not sent"
 
 
 class PaymentNotFound(Exception):  # noqa: N818  it says what is so
@@ -141,6 +146,27 @@ class Payments:
                 history = await self._streams.load(stream)
         raise Contended
 
+    async def decline(self, stream: UUID, wish: Authorize, failure: Failure, context: Context) -> Answer:
+        """Record a wish to pay that is refused here, before the provider is asked: others want to know of it, too.
+
+        Raises what `carry_out` does.
+        """
+        async with self._streams.turn(stream):
+            history = await self._streams.load(stream)
+            for _ in range(MAX_CONFLICTS):
+                started = history.started(wish.operation)
+                if started is not None:
+                    return await self._asked_before(history, started, wish, context)
+                begun = decide(history.payment, wish)
+                ended = decide(reduce(evolve, begun, history.payment), RecordFailed(wish.operation, failure, NOT_SENT))
+                asked = self._fingerprints(wish)[0]
+                try:
+                    history = await self._streams.append(history, begun + ended, context, wish.operation, asked)
+                    return _answer(history, wish.operation)
+                except StreamMoved:
+                    history = await self._streams.load(stream)
+        raise Contended
+
     async def returned(self, stream: UUID, context: Context) -> Answer:
         """The cardholder came back from authentication: learn from the provider what became of it.
 
@@ -154,6 +180,10 @@ class Payments:
                 history = await self._settlement.learn(stream, context)
         assert payment is not None  # noqa: S101  it was found
         return _answer(history, payment.authorization)
+
+    async def find(self, stream: UUID) -> History:
+        """Every fact of a payment; none if there is no such payment. Raises StoreUnavailable."""
+        return await self._streams.load(stream)
 
     async def history(self, stream: UUID) -> History:
         """Every fact of a payment. Raises PaymentNotFound or StoreUnavailable."""

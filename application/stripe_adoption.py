@@ -6,13 +6,15 @@ import stripe
 
 from application.gateway import AuthorizeInstruction, Unknown
 from application.stripe_answers import Intent, evidence, read
+from application.stripe_bare_charges import PREFIX
 from application.stripe_outcomes import authorization
 from application.stripe_standing import payment_named
 from domain.money import to_stripe
 from domain.payment_commands import Outcome, RecordFailed
 from domain.payment_facts import Failure
 
-ADOPTED = "pi_"
+# A PaymentIntent, or a charge that has none (stripe_bare_charges.py).
+ADOPTED = ("pi_", PREFIX)
 # With one of these, money is reserved or taken; anything else is not a payment yet, or no more.
 _HELD = frozenset({"requires_capture", "succeeded"})
 

@@ -11,6 +11,24 @@ from msgspec import Struct, json
 T = TypeVar("T", bound=Struct)
 
 
+class Page(Struct, Generic[T], frozen=True):
+    """A list, newest first."""
+
+    data: list[T]
+    has_more: bool = False
+
+
+class Refund(Struct, frozen=True):
+    id: str
+    amount: int
+    currency: str
+    status: str | None = None
+    reason: str | None = None
+    failure_reason: str | None = None
+    balance_transaction: str | None = None
+    metadata: dict[str, str] | None = None
+
+
 class Redirect(Struct, frozen=True):
     url: str | None = None
 
@@ -38,18 +56,28 @@ class MethodDetails(Struct, frozen=True):
 
 
 class Charge(Struct, frozen=True):
-    """As part of its PaymentIntent, or by itself."""
+    """As part of its PaymentIntent, or by itself. Its `refunds`, the ten newest, are there when they were asked for."""
 
     id: str
+    status: str = ""
     amount: int = 0
     amount_captured: int = 0
     amount_refunded: int = 0
+    captured: bool = False
+    refunded: bool = False
     currency: str = "usd"
+    failure_code: str | None = None
+    failure_message: str | None = None
+    refunds: Page[Refund] | None = None
     payment_intent: str | None = None
     receipt_url: str | None = None
     metadata: dict[str, str] | None = None
     payment_method_details: MethodDetails | None = None
     disputed: bool = False
+
+    @property
+    def card(self) -> CardDetails | None:
+        return self.payment_method_details.card if self.payment_method_details else None
 
 
 class PaymentError(Struct, frozen=True):
@@ -74,16 +102,6 @@ class Intent(Struct, frozen=True):
     last_payment_error: PaymentError | None = None
 
 
-class Refund(Struct, frozen=True):
-    id: str
-    amount: int
-    currency: str
-    status: str | None = None
-    failure_reason: str | None = None
-    balance_transaction: str | None = None
-    metadata: dict[str, str] | None = None
-
-
 class Dispute(Struct, frozen=True):
     id: str
     amount: int
@@ -92,17 +110,16 @@ class Dispute(Struct, frozen=True):
     reason: str = "unknown"
 
 
-class Page(Struct, Generic[T], frozen=True):
-    """A list, newest first."""
-
-    data: list[T]
-    has_more: bool = False
-
-
 class Found(Struct, frozen=True):
     """An object of which only the name matters."""
 
     id: str
+
+
+class Marked(Struct, frozen=True):
+    """An object of which only the marks matter."""
+
+    metadata: dict[str, str] | None = None
 
 
 class Method(Struct, frozen=True):

@@ -4,6 +4,8 @@ Sources: https://docs.stripe.com/error-codes, https://docs.stripe.com/declines/c
 https://docs.stripe.com/api/idempotent_requests.
 """
 
+from collections.abc import Awaitable, Callable
+
 import stripe
 from msgspec import Struct
 
@@ -52,6 +54,18 @@ def judge(error: stripe.StripeError) -> Refused | Unknown:
             return _refused(error, code)
         case _:
             return Unknown(code or type(error).__name__)
+
+
+async def despite_kept_error(post: Callable[[str], Awaitable[stripe.StripeResponse]]) -> stripe.StripeResponse:
+    """A POST that moves nothing, told what to append to its key. Stripe keeps an error of its own under a key, too, and
+    repeats it for a day: what moves nothing may be tried under another.
+    """
+    try:
+        return await post("")
+    except stripe.APIError as error:
+        if (error.headers or {}).get("idempotent-replayed") != "true":
+            raise
+        return await post(":2")
 
 
 def _refused(error: stripe.StripeError, code: str) -> Refused:

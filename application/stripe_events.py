@@ -34,6 +34,10 @@ ENABLED = (
 )
 
 
+# An object of this kind is the payment, unless it says that it belongs to another.
+NAMES_ITSELF = frozenset({"payment_intent", "charge"})
+
+
 class BadSignature(Exception):  # noqa: N818  it says what was found
     """The body was not signed by Stripe with one of our secrets, or not now."""
 
@@ -48,6 +52,7 @@ class Thing(Struct, frozen=True):
     object: str = ""
     id: str = ""
     payment_intent: str | dict[str, Any] | None = None
+    charge: Any = None
     metadata: dict[str, str] | None = None
 
 
@@ -91,19 +96,26 @@ def verified(body: bytes, header: str, secrets: Sequence[str], now: datetime) ->
 
 def event(told: StripeEvent) -> Event:
     thing = told.data.object
-    named = thing.payment_intent
-    intent = named.get("id") if isinstance(named, dict) else named
     payment = payment_named(thing.metadata)
     return Event(
         event_id=told.id,
         type=told.type,
         object_id=thing.id,
-        payment_intent=thing.id if thing.object == "payment_intent" else intent,
+        payment_intent=_about(thing),
         payment=payment,
         operation=operation_of(told.request.idempotency_key, payment) if isinstance(told.request, Request) else None,
         created_at=datetime.fromtimestamp(told.created, UTC),
         account=told.account,
     )
+
+
+def _about(thing: Thing) -> str | None:
+    """Stripe's name of the payment: its PaymentIntent, or the charge when it has none."""
+    if thing.object in NAMES_ITSELF and not thing.payment_intent:
+        return thing.id
+    named = thing.payment_intent or thing.charge
+    name = named.get("id") if isinstance(named, dict) else named
+    return name if isinstance(name, str) else None
 
 
 def operation_of(key: str | None, payment: UUID | None) -> str | None:

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import TypeVar
 from uuid import UUID
 
 import aiohttp
@@ -17,10 +16,10 @@ from stripe.params import (
     PaymentIntentCancelParams,
     PaymentIntentCaptureParams,
     PaymentIntentCreateParams,
-    PaymentMethodCreateParams,
     RefundCreateParams,
 )
 
+from application import stripe_bare_charges as bare
 from application.gateway import (
     Absent,
     AnyInstruction,
@@ -36,26 +35,16 @@ from application.gateway import (
 )
 from application.inbox import EventPage
 from application.stripe_adoption import ADOPTED, adopt
-from application.stripe_answers import (
-    Intent,
-    Method,
-    Refund,
-    evidence,
-    read,
-)
+from application.stripe_answers import Intent, Refund, evidence, read
 from application.stripe_errors import Refused, judge
 from application.stripe_lookups import StripeLookups
+from application.stripe_methods import NotAllowed, RawCard, keep_bodies_out_of_logs, of_card, of_token
 from application.stripe_outcomes import authorization, charge_id
-from application.stripe_standing import OPERATION, PAYMENT, refund_failure
+from application.stripe_standing import marks, refund_failure
 from domain.errors import InvalidMoney
 from domain.money import from_stripe, to_stripe
-from domain.payment_commands import (
-    Outcome,
-    RecordCaptured,
-    RecordFailed,
-    RecordRefunded,
-    RecordVoided,
-)
+from domain.payment_commands import Outcome, RecordCaptured, RecordFailed, RecordRefunded, RecordVoided
+from domain.payment_facts import Failure
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +56,13 @@ MAX_NETWORK_RETRIES = 2
 # Callers that may wait for Stripe at once; each holds a connection and little else.
 MAX_CONNECTIONS = 1_000
 
-T = TypeVar("T")
-
 
 class StripeGateway:
     """One a process. Every POST carries the operation's own idempotency key."""
 
     def __init__(self, api_key: str, api_base: str | None = None, public_url: str | None = None) -> None:
         stripe.enable_telemetry = False  # it would write to the home folder
+        keep_bodies_out_of_logs()
         self._public_url = public_url
         self._api_key = api_key
         self._api_base = api_base
@@ -85,6 +73,10 @@ class StripeGateway:
     async def charge(self, charge: str) -> ChargeSeen | Absent | Unknown:
         """See ChargeLookup."""
         return await self._lookups.charge(charge)
+
+    async def method_of(self, card: RawCard) -> str | Failure | NotAllowed | Unknown:
+        """A payment method for a card by its number: see of_card."""
+        return await of_card(card, self._client.raw_request_async)
 
     async def events(self, since: datetime, after: str | None) -> EventPage | Unknown:
         """A page of the list of events: see StripeLookups."""
@@ -108,15 +100,7 @@ class StripeGateway:
             await self._session.close()
 
     async def perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
-        match instruction:
-            case AuthorizeInstruction():
-                return await self._ask(instruction.operation, lambda: self._authorize(instruction))
-            case CaptureInstruction():
-                return await self._ask(instruction.operation, lambda: self._capture(instruction))
-            case VoidInstruction():
-                return await self._ask(instruction.operation, lambda: self._void(instruction))
-            case RefundInstruction():
-                return await self._ask(instruction.operation, lambda: self._refund(instruction))
+        return await self._ask(instruction.operation, lambda: self._perform(instruction))
 
     async def standing(
         self, payment: UUID, authorization: str, payment_intent: str | None
@@ -128,22 +112,35 @@ class StripeGateway:
 
     # --- Instructions --------------------------------------------------------------------------------------------
 
+    async def _perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
+        match instruction:
+            case RefundInstruction():
+                return await self._refund(instruction)
+            case _ if bare.about_bare(instruction):
+                return await bare.perform(instruction, self._get, self._post)
+            case AuthorizeInstruction():
+                return await self._authorize(instruction)
+            case CaptureInstruction():
+                return await self._capture(instruction)
+            case VoidInstruction():
+                return await self._void(instruction)
+
     async def _authorize(self, instruction: AuthorizeInstruction) -> Outcome | Unknown:
         if instruction.payment_method.startswith(ADOPTED):
-            marks = {"metadata": _identity(instruction), "expand": ["latest_charge"]}
-            return await adopt(instruction, self._get, lambda path: self._post(path, marks, instruction))
+            ours = {"metadata": marks(instruction), "expand": ["latest_charge"]}
+            return await adopt(instruction, self._get, lambda path: self._post(path, ours, instruction))
         params: PaymentIntentCreateParams = {
             "amount": to_stripe(instruction.amount),
             "currency": instruction.amount.currency,
             "capture_method": instruction.capture,
-            "payment_method": await self._payment_method(instruction),
+            "payment_method": await of_token(instruction, self._post),
             # Without an address to come back to, only methods that send nobody away can be confirmed.
             "automatic_payment_methods": {
                 "enabled": True,
                 "allow_redirects": "always" if self._public_url else "never",
             },
             "confirm": True,
-            "metadata": instruction.metadata | _identity(instruction),
+            "metadata": instruction.metadata | marks(instruction),
             "expand": ["latest_charge"],
         }
         if instruction.capture == "manual":
@@ -154,24 +151,10 @@ class StripeGateway:
             params["return_url"] = f"{self._public_url}/return/{instruction.payment}"
         return authorization(instruction.operation, await self._post("payment_intents", params, instruction))
 
-    async def _payment_method(self, instruction: AuthorizeInstruction) -> str:
-        """Stripe's older card tokens become a payment method first; making one moves nothing."""
-        if not instruction.payment_method.startswith("tok_"):
-            return instruction.payment_method
-        params: PaymentMethodCreateParams = {"type": "card", "card": {"token": instruction.payment_method}}
-        try:
-            response = await self._post("payment_methods", params, instruction, step=":method")
-        except stripe.APIError as error:
-            # Stripe keeps an error of its own under the key, too; of a step that moves nothing another try is safe.
-            if (error.headers or {}).get("idempotent-replayed") != "true":
-                raise
-            response = await self._post("payment_methods", params, instruction, step=":method:2")
-        return read(response, Method).id
-
     async def _capture(self, instruction: CaptureInstruction) -> Outcome | Unknown:
         params: PaymentIntentCaptureParams = {
             "amount_to_capture": to_stripe(instruction.amount),
-            "metadata": _identity(instruction),
+            "metadata": marks(instruction),
         }
         if instruction.multicapture:
             params["final_capture"] = instruction.final
@@ -199,11 +182,10 @@ class StripeGateway:
 
     async def _refund(self, instruction: RefundInstruction) -> Outcome | Unknown:
         params: RefundCreateParams = {
-            "payment_intent": instruction.payment_intent,
             "amount": to_stripe(instruction.amount),
-            "metadata": _identity(instruction),
+            "metadata": marks(instruction),
         }
-        response = await self._post("refunds", params, instruction)
+        response = await self._post("refunds", {**params, **bare.named(instruction.payment_intent)}, instruction)
         refund = read(response, Refund)
         proof = evidence(response, refund.id)
         if failure := refund_failure(refund):
@@ -254,11 +236,6 @@ class StripeGateway:
                 http_client=stripe.AIOHTTPClient(timeout=timeout, session=self._session),
             )
         return self._client_or_none
-
-
-def _identity(instruction: Instruction) -> dict[str, str]:
-    """What ties every Stripe object of ours to the fact that explains it."""
-    return {PAYMENT: str(instruction.payment), OPERATION: instruction.operation}
 
 
 def _judged(operation: str, error: stripe.StripeError) -> Outcome | Unknown:

@@ -11,9 +11,10 @@ import aiohttp
 import stripe
 from msgspec import DecodeError
 
+from application import stripe_bare_charges as bare
 from application.gateway import Absent, ChargeSeen, Standing, Unknown
 from application.inbox import EventPage
-from application.stripe_answers import Charge, Dispute, Found, Intent, Page, Refund, evidence, read
+from application.stripe_answers import Charge, Dispute, Found, Intent, Marked, Page, Refund, evidence, read
 from application.stripe_events import StripeEvent, event
 from application.stripe_standing import OPERATION, PAYMENT, is_disputed, payment_named, standing
 from domain.errors import InvalidMoney
@@ -58,6 +59,8 @@ class StripeLookups:
                 if not found:
                     return Absent(evidence(response, "search"))
                 name = found[0].id
+            if bare.is_bare(name):
+                return await self._bare(authorization, name)
             response = await self._get(f"payment_intents/{name}", expand=["latest_charge"])
             intent = read(response, Intent)
             refunds = await self._all("refunds", name, Page[Refund]) if intent.amount_received else []
@@ -65,6 +68,13 @@ class StripeLookups:
             return standing(authorization, response, refunds, disputes)
 
         return await _learned(ask)
+
+    async def _bare(self, authorization: str, name: str) -> Standing:
+        response = await self._get(f"charges/{name}")
+        charge = read(response, Charge)
+        refunds = await self._all("refunds", name, Page[Refund]) if charge.captured or charge.refunded else []
+        disputes = await self._all("disputes", name, Page[Dispute]) if charge.disputed else []
+        return bare.standing(authorization, response, refunds, disputes)
 
     async def charge(self, charge: str) -> ChargeSeen | Absent | Unknown:
         """A charge; one that was made for a PaymentIntent is marked as that is."""
@@ -89,11 +99,12 @@ class StripeLookups:
         return await _learned(ask)
 
     async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
-        """The payment of ours that a PaymentIntent is marked with."""
+        """The payment of ours that a PaymentIntent, or a charge without one, is marked with."""
 
         async def ask() -> UUID | Absent | Unknown:
-            response = await self._get(f"payment_intents/{payment_intent}")
-            return payment_named(read(response, Intent).metadata) or Absent(evidence(response, payment_intent))
+            kind = "charges" if bare.is_bare(payment_intent) else "payment_intents"
+            response = await self._get(f"{kind}/{payment_intent}")
+            return payment_named(read(response, Marked).metadata) or Absent(evidence(response, payment_intent))
 
         return await _learned(ask)
 
@@ -110,11 +121,11 @@ class StripeLookups:
         found = await _learned(ask)
         return Unknown("the cursor is gone") if isinstance(found, Absent) else found
 
-    async def _all(self, kind: str, payment_intent: str, page: type[Page[Listed]]) -> list[Listed]:
+    async def _all(self, kind: str, name: str, page: type[Page[Listed]]) -> list[Listed]:
         found: list[Listed] = []
         after: dict[str, object] = {}
         for _ in range(MAX_PAGES):
-            response = await self._get(kind, payment_intent=payment_intent, limit=PAGE, **after)
+            response = await self._get(kind, **bare.named(name), limit=PAGE, **after)
             listed = read(response, page)
             found += listed.data
             if not listed.has_more or not listed.data:

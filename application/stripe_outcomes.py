@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import stripe
 
 from application.gateway import Unknown
-from application.stripe_answers import CardDetails, Charge, Intent, PaymentError, evidence, read
+from application.stripe_answers import Charge, Intent, PaymentError, evidence, read
 from domain.money import from_stripe
 from domain.payment_commands import Outcome, RecordActionRequired, RecordAuthorized, RecordFailed
 from domain.payment_facts import Card, Failure, NextAction
@@ -32,17 +32,16 @@ def authorization(operation: str, response: stripe.StripeResponse) -> Outcome | 
 def _authorized(operation: str, intent: Intent, proof: str) -> RecordAuthorized:
     charge = intent.latest_charge
     assert isinstance(charge, Charge), "asked for by `expand`"  # noqa: S101
-    card = charge.payment_method_details.card if charge.payment_method_details else None
-    before = card.capture_before if card else None
+    multicapture = charge.card.multicapture if charge.card else None
     return RecordAuthorized(
         operation=operation,
         amount=from_stripe(intent.amount, intent.currency),
         captured=intent.status == "succeeded" and intent.capture_method != "manual",
         payment_intent=intent.id,
         charge=charge.id,
-        card=_card(card),
-        expires_at=datetime.fromtimestamp(before, UTC) if before else None,
-        multicapture=bool(card and card.multicapture and card.multicapture.status == "available"),
+        card=card_of(charge),
+        expires_at=expiry_of(charge),
+        multicapture=multicapture is not None and multicapture.status == "available",
         evidence=proof,
     )
 
@@ -58,10 +57,18 @@ def _declined(operation: str, intent: Intent, proof: str) -> RecordFailed:
     return RecordFailed(operation, failure, proof, intent.id)
 
 
-def _card(card: CardDetails | None) -> Card | None:
+def card_of(charge: Charge) -> Card | None:
+    """What may be kept of the card that was charged, if it was one."""
+    card = charge.card
     if card is None or not card.last4 or not card.exp_month or not card.exp_year:
         return None
     return Card(card.brand or "unknown", card.last4, card.exp_month, card.exp_year)
+
+
+def expiry_of(charge: Charge) -> datetime | None:
+    """Until when it can be captured, where Stripe says so."""
+    before = charge.card.capture_before if charge.card else None
+    return datetime.fromtimestamp(before, UTC) if before else None
 
 
 def _next_action(intent: Intent) -> NextAction:

@@ -1,11 +1,12 @@
 """How a payment stands at Stripe: a PaymentIntent with its charge, its refunds and its disputes, in our words."""
 
+from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
 
 import stripe
 
-from application.gateway import RefundSeen, Standing
+from application.gateway import Instruction, RefundSeen, Standing
 from application.stripe_answers import Charge, Dispute, Intent, Refund, evidence, read
 from application.stripe_errors import RAN_OUT
 from application.stripe_outcomes import authorization, charge_id
@@ -42,24 +43,35 @@ def standing(
         captured=from_stripe(intent.amount_received, intent.currency),
         released=_released(intent),
         charge=charge_id(intent.latest_charge),
-        refunds=tuple(_seen(refund) for refund in reversed(refunds) if not _only_released(refund)),
-        disputes=tuple(
-            RecordDispute(
-                dispute.id,
-                from_stripe(dispute.amount, dispute.currency),
-                dispute.reason,
-                _DISPUTED[dispute.status],
-                proof,
-            )
-            for dispute in reversed(disputes)
-            if dispute.status in _DISPUTED
-        ),
+        refunds=refunds_seen(refunds),
+        disputes=disputes_seen(disputes, proof),
         evidence=proof,
     )
 
 
 def is_disputed(intent: Intent) -> bool:
     return isinstance(intent.latest_charge, Charge) and intent.latest_charge.disputed
+
+
+def refunds_seen(refunds: Sequence[Refund]) -> tuple[RefundSeen, ...]:
+    """Those that moved money, or are to, in the order they were made; `refunds` are newest first."""
+    return tuple(_seen(refund) for refund in reversed(refunds) if not _only_released(refund))
+
+
+def disputes_seen(disputes: Sequence[Dispute], proof: str) -> tuple[RecordDispute, ...]:
+    """Those that are more than an inquiry, in the order they were opened; `disputes` are newest first."""
+    return tuple(
+        RecordDispute(
+            dispute.id, from_stripe(dispute.amount, dispute.currency), dispute.reason, _DISPUTED[dispute.status], proof
+        )
+        for dispute in reversed(disputes)
+        if dispute.status in _DISPUTED
+    )
+
+
+def marks(instruction: Instruction) -> dict[str, str]:
+    """The metadata of whatever is made or taken over for an instruction."""
+    return {PAYMENT: str(instruction.payment), OPERATION: instruction.operation}
 
 
 def payment_named(metadata: dict[str, str] | None) -> UUID | None:

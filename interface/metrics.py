@@ -29,6 +29,7 @@ from domain.envelope import Envelope
 from domain.facts import NAMES, Fact
 from domain.payment_commands import Outcome, RecordActionRequired, RecordExpired, RecordFailed
 from domain.payment_facts import ActionRequired, Authorized, Captured, Failed, Refunded, Voided
+from interface.tracing import provider_call
 
 T = TypeVar("T")
 
@@ -39,6 +40,9 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 NO_ROUTE = "none"
 REQUEST_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 GATEWAY_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90)
+
+# The calls of the airline's contract, by what they are about.
+AIRLINE = {"Payment": ("payment", "charge", "capture"), "Refund": ("refund",)}
 
 KINDS = {
     AuthorizeInstruction: "authorize",
@@ -67,9 +71,14 @@ class Metrics:
         facts = self._counter("facts_appended", "Facts appended by this process.", "type")
         self.facts = {fact: facts.labels(name) for fact, name in NAMES.items()}
         # By the names that the airline's dashboards know.
-        names = [f"{word}{kind}" for kind in ("Payment", "Refund") for word in ("Successful", "Failed")]
-        names += ["InvalidPaymentRequest", "InvalidRefundRequest"]
-        self.airline = {name: Counter(name, "Of the airline's contract.", registry=self.registry) for name in names}
+        self.airline = {
+            name: Counter(name, "Of the airline's contract.", ["call"], registry=self.registry)
+            for kind in AIRLINE
+            for name in (f"Successful{kind}", f"Failed{kind}", f"Invalid{kind}Request")
+        }
+        for name, counter in self.airline.items():
+            for call in next(calls for kind, calls in AIRLINE.items() if kind in name):
+                counter.labels(call)  # shown from the start, as zero
         # Of the cinema's contract: success rate, errors by type, processing time and volume, from these three.
         self.cinema_answers = self._counter("cinema_answers", "Of the cinema's contract.", "call", "outcome", "code")
         self.cinema_seconds = self._histogram("cinema_seconds", "Until they were given.", GATEWAY_BUCKETS_S, "call")
@@ -206,7 +215,8 @@ class MeteredGateway(PaymentGateway):
 
     async def _timed(self, kind: str, call: Awaitable[T]) -> T:
         began = time.perf_counter()
-        answer = await call
+        with provider_call(kind):
+            answer = await call
         self._metrics.gateway_calls.labels(kind, _result(answer)).observe(time.perf_counter() - began)
         return answer
 

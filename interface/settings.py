@@ -28,17 +28,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`sweep_s`: how often the provider's own list is read for events that were never delivered.
 
     `stripe_api_base` and `public_url` are for stand-ins and return addresses; None means Stripe's own, and none.
+    With `stripe_raw_cards` card numbers that callers hand over go to Stripe; otherwise only its test numbers are taken.
     Without `rate_limits` callers may ask as often as they like; `trusted_proxies` may say whom they speak for.
     """
 
     database_url: str
     stripe_api_key: str
     stripe_api_base: str | None
+    stripe_raw_cards: bool
     stripe_webhook_secrets: tuple[str, ...]
     sweep_s: int
     kafka_bootstrap_servers: str
+    traces_endpoint: str | None
     kafka_topic: str
     cinema_topic: str
+    cinema_events_reason: bool
     jwt_secret_keys: tuple[str, ...]
     jwt_key_set: str | None
     jwt_issuer: str | None
@@ -61,11 +65,14 @@ def read(environ: Mapping[str, str]) -> Settings:
         database_url=_database_url(given),
         stripe_api_key=given.required("STRIPE_API_KEY"),
         stripe_api_base=given.optional("STRIPE_API_BASE"),
+        stripe_raw_cards=given.switch("STRIPE_RAW_CARDS", default="off"),
         stripe_webhook_secrets=_webhook_secrets(given),
         sweep_s=given.number("STRIPE_SWEEP_S", 60, 3_600),
         kafka_bootstrap_servers=given.required("KAFKA_BOOTSTRAP_SERVERS"),
+        traces_endpoint=given.optional("OTEL_EXPORTER_OTLP_ENDPOINT"),
         kafka_topic=given.optional("KAFKA_TOPIC") or "payments",
         cinema_topic=given.optional("CINEMA_TOPIC") or "movie_app_events",
+        cinema_events_reason=given.switch("CINEMA_EVENTS_REASON", default="off"),
         jwt_secret_keys=_jwt_secrets(given),
         jwt_key_set=given.optional("JWT_JWKS"),
         jwt_issuer=given.optional("JWT_ISSUER"),
@@ -112,6 +119,12 @@ class _Given:
             self.problems.append(f"{name} must be a whole number from 1 to {largest}")
             return default
         return int(text)
+
+    def switch(self, name: str, *, default: str) -> bool:
+        value = self.optional(name) or default
+        if value not in {"on", "off"}:
+            self.problems.append(f"{name} must be on or off")
+        return value == "on"
 
     def each(self, name: str, read_one: Callable[[str], T], form: str) -> list[T]:
         """A list with commas."""
@@ -178,10 +191,7 @@ def _rate_limits(given: _Given) -> tuple[Limit, ...]:
         Limit(given.number("RATE_LIMIT_PER_MINUTE", 100, MAX_RATE), 60),
         Limit(given.number("RATE_LIMIT_PER_10_SECONDS", 20, MAX_RATE), 10),
     )
-    switch = given.optional("RATE_LIMIT") or "on"
-    if switch not in {"on", "off"}:
-        given.problems.append("RATE_LIMIT must be on or off")
-    return () if switch == "off" else limits
+    return limits if given.switch("RATE_LIMIT", default="on") else ()
 
 
 def _origin(text: str) -> str:

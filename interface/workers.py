@@ -1,5 +1,6 @@
 """The processes that follow the log: `payledger project` and `payledger publish`."""
 
+import secrets
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -8,6 +9,7 @@ from threading import Event, Thread
 import psycopg
 
 from application.event_store import Ledger
+from application.privacy import Keys, Vault
 from interface.bootstrap import PROJECTIONS, fold_fast, log_reader, recall, shared, worker_name
 from interface.kafka.publisher import NAME, Publisher
 from interface.settings import Settings
@@ -35,7 +37,10 @@ def publish(settings: Settings) -> None:
 @contextmanager
 def publishing(settings: Settings) -> Iterator[Projection]:
     """The publisher, as the projection it is."""
-    publisher = Publisher(settings.kafka_bootstrap_servers, settings.kafka_topic, settings.cinema_topic)
+    keys = Keys(settings.encryption_keys, secrets.token_bytes)
+    # It seals nothing, and each person's key is asked for once.
+    vault = Vault(keys, lambda: psycopg.connect(settings.database_url)) if settings.cinema_events_reason else None
+    publisher = Publisher(settings.kafka_bootstrap_servers, settings.kafka_topic, settings.cinema_topic, vault)
     try:
         yield Projection(NAME, publisher.publish, MAX_PUBLISHED, PUBLISHER_PACE_S)
     finally:

@@ -44,8 +44,9 @@ class System:
     process: subprocess.Popen[bytes]
     http: httpx.Client
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **settings: str) -> None:
         self.data = data
+        self._settings = {"RATE_LIMIT": "off"} | settings
         self.output = data.parent / f"{data.name}.output"
         self._control = httpx.Client(timeout=ANSWER_S)
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -62,7 +63,7 @@ class System:
             self.process = subprocess.Popen(
                 command,
                 cwd=CHECKOUT,
-                env=environment | {"RATE_LIMIT": "off"},
+                env=environment | self._settings,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -269,11 +270,11 @@ def named(document: dict[str, Any]) -> set[str]:
 
 
 @contextmanager
-def running() -> Iterator[System]:
+def running(**settings: str) -> Iterator[System]:
     """A system on a folder of its own that everybody may enter: PostgreSQL runs as another user when we are root."""
     with tempfile.TemporaryDirectory(prefix="payledger-system-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
-        system = System(Path(name) / "data")
+        system = System(Path(name) / "data", **settings)
         try:
             yield system.start()
         finally:

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from domain.envelope import Envelope
 from domain.money import Money
-from domain.payment_facts import AuthorizationStarted, Failed, PaymentFact, Refunded
-from interface.kafka.cinema_events import cinema_messages
+from domain.payment_facts import AuthorizationStarted, Failed, PaymentFact, Refunded, RefundStarted
+from interface.kafka.cinema_events import INTENTS, cinema_messages
 from interface.kafka.messages import Message
 from interface.web.contracts.cinema_words import channel
 from tests.given import CAPTURED, DECLINED, NOON
@@ -49,11 +49,11 @@ def _wished(fact: PaymentFact, method: str | None) -> PaymentFact:
 
 
 def told(batch: Sequence[Envelope], before: Sequence[Envelope] = ()) -> list[Message]:
-    def begun(streams: Sequence[UUID]) -> Iterable[Envelope]:
+    def intents_of(streams: Sequence[UUID]) -> Iterable[Envelope]:
         assert streams, "it is not asked for nothing"
-        return [one for one in before if one.stream in streams and isinstance(one.fact, AuthorizationStarted)]
+        return [one for one in (before or batch) if one.stream in streams and isinstance(one.fact, INTENTS)]
 
-    return cinema_messages(batch, begun)
+    return cinema_messages(batch, intents_of)
 
 
 def bodies(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -99,6 +99,14 @@ def test_a_refund_is_told_with_both_transactions_and_without_what_somebody_wrote
     assert body["original_transaction_id"] == TRANSACTION
     assert body["refund_transaction_id"] == f"REF-{UUID(REFUND).hex.upper()}"
     assert (body["refund_amount"], body["reason"], "amount" in body) == (12.34, None, False)
+
+
+def test_a_refund_tells_its_reason_where_it_may_be_opened() -> None:
+    begun = RefundStarted(REFUND, Money(12_34, "usd"), "the show was cancelled")
+    history = stored(*CAPTURED, begun, refunded(12_34))
+    sealed = [replace(one, fact=replace(one.fact, reason=None)) if one.fact is begun else one for one in history]
+    (body,) = bodies(told(sealed[-2:], history))
+    assert body["reason"] == "the show was cancelled"
 
 
 def test_a_refund_made_at_the_provider_by_hand_has_a_transaction_too() -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from domain.payment import Status
-from interface.web.contracts.airline import word_for
+from interface.web.contracts.airline_words import word_for
 from tests.given import AUTHORIZED, CAPTURED, failed, fold, refunded, started, voided
 from tests.system import System
 
@@ -248,7 +248,7 @@ def test_payments_are_counted_by_the_names_that_dashboards_know(airline: Airline
         "SuccessfulRefund",
         "FailedRefund",
     ):
-        assert f"\n{name}_total " in counted
+        assert f"\n{name}_total{{" in counted
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from kafka.errors import KafkaError
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from application.stored_form import FactMapper
+from application.stored_form import FactMapper, Vault
 from domain.envelope import Envelope
-from interface.kafka.cinema_events import cinema_messages
+from domain.facts import NAMES
+from interface.kafka.cinema_events import INTENTS, cinema_messages
 from interface.kafka.messages import Message, message
 from projections.engine import Away
 
@@ -27,27 +28,27 @@ NAME = "publisher"
 SEND_TIMEOUT_S = 30
 REQUEST_TIMEOUT_MS = 10_000
 BLOCK_MS = 10_000
-_BEGUN = """
+_INTENTS = """
 SELECT originator_id, originator_version, topic, state FROM ledger_events
-WHERE originator_id = ANY(%s) AND topic = 'AuthorizationStarted'
+WHERE originator_id = ANY(%s) AND topic = ANY(%s)
 """
-_MAPPER = FactMapper()
 
 
 class Publisher:
     """Sends batches through one producer, which is built when it is first needed: that waits for a broker."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, cinema_topic: str) -> None:
-        """`topic` gets every fact, `cinema_topic` the cinema's events."""
+    def __init__(self, bootstrap_servers: str, topic: str, cinema_topic: str, vault: Vault | None = None) -> None:
+        """`topic` gets every fact, `cinema_topic` the cinema's events. With `vault` these tell what somebody wrote."""
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
         self._cinema_topic = cinema_topic
+        self._mapper = FactMapper(vault)
         self._producer: KafkaProducer | None = None
 
     def publish(self, conn: Connection[Any], envelopes: Sequence[Envelope]) -> None:
         """Send a batch and wait until all of it is acknowledged. Raises Away; the same batch may be sent again."""
         records = [(self._topic, message(envelope)) for envelope in envelopes]
-        records += [(self._cinema_topic, told) for told in cinema_messages(envelopes, partial(_begun, conn))]
+        records += [(self._cinema_topic, told) for told in cinema_messages(envelopes, partial(self._intents, conn))]
         try:
             producer = self._connected()
             sent = [_send(producer, topic, record) for topic, record in records]
@@ -57,6 +58,14 @@ class Publisher:
         except KafkaError as error:
             self.close()
             raise Away(type(error).__name__) from error
+
+    def _intents(self, conn: Connection[Any], streams: Sequence[UUID]) -> Iterable[Envelope]:
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            rows = cursor.execute(_INTENTS, [streams, [NAMES[fact] for fact in INTENTS]], prepare=True).fetchall()
+        read = (
+            self._mapper.envelope(stream, version, name, bytes(state), None) for stream, version, name, state in rows
+        )
+        return map(self._mapper.opened, read)
 
     def close(self) -> None:
         if self._producer is not None:
@@ -81,9 +90,3 @@ def _send(producer: KafkaProducer, topic: str, record: Message) -> Any:
     return producer.send(
         topic, key=record.key, value=record.value, headers=record.headers, timestamp_ms=record.timestamp_ms
     )
-
-
-def _begun(conn: Connection[Any], streams: Sequence[UUID]) -> Iterable[Envelope]:
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        rows = cursor.execute(_BEGUN, [streams], prepare=True).fetchall()
-    return [_MAPPER.envelope(stream, version, name, bytes(state), None) for stream, version, name, state in rows]

@@ -7,18 +7,27 @@ from importlib.metadata import version
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
+from litestar.middleware import AbstractMiddleware
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, ScalarRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from interface.log_watch import before_stopping
 from interface.metrics import metered
 from interface.services import Services
+from interface.tracing import traced
 from interface.web import documented, events, health, metrics, orders, payments, returning, tokens, webhooks
 from interface.web.contracts import airline, cinema
+from interface.web.contracts import documented as contracts
+from interface.web.contracts.cinema_envelope import in_its_words
 from interface.web.contracts.preflight import preflights
-from interface.web.limits import limited
+from interface.web.limits import bounded, limited
 from interface.web.problems import HANDLERS
 from interface.web.reading import MAX_BODY_BYTES
+from interface.web.security_headers import READER_VERSION, guarded
+
+# What the rate limits tell with every answer.
+TOLD = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 DESCRIPTION = """An event-sourced payment ledger. Amounts are whole minor units; times are RFC 3339 with an offset.
 
@@ -66,11 +75,27 @@ def create_app(services: Services) -> Litestar:
         logging_config=None,
     )
     documented.complete(app.openapi_schema)
-    app.asgi_handler = limited(app.asgi_handler, services.limits, services.tokens, services.settings.trusted_proxies)
+    contracts.complete(app.openapi_schema)
+    _behind_limits(app, services)
     app.asgi_handler = preflights(app.asgi_handler, services.settings.cors_origins)
+    app.asgi_handler = guarded(app.asgi_handler)
+    app.asgi_handler = in_its_words(app.asgi_handler, services.clock)
     # Around everything, so that what no route answers is counted, too.
     app.asgi_handler = metered(app.asgi_handler, services.metrics)
+    if services.settings.traces_endpoint:
+        app.asgi_handler = traced(app.asgi_handler)
     return app
+
+
+def _behind_limits(app: Litestar, services: Services) -> None:
+    """Limits around every route, and inside CORS where there is any, so that a page may read what it is refused for."""
+    cors = app.asgi_handler if isinstance(app.asgi_handler, AbstractMiddleware) else None
+    inner = cors.app if cors else app.asgi_handler
+    inner = limited(inner, services.limits, services.tokens, services.settings.trusted_proxies)
+    if cors:
+        cors.app = bounded(inner)
+    else:
+        app.asgi_handler = bounded(inner)
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
@@ -81,7 +106,7 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Api-Key", "X-Correlation-Id"],
-        expose_headers=["ETag", "Ledger-Position", "Location", "Retry-After", "Idempotent-Replayed"],
+        expose_headers=["ETag", "Ledger-Position", "Location", "Retry-After", "Idempotent-Replayed", *TOLD],
         max_age=86_400,
     )
 
@@ -93,6 +118,8 @@ def _openapi() -> OpenAPIConfig:
         version=version("payledger"),
         description=DESCRIPTION,
         path="/schema",
+        # One page to read it on, of one version: no more is let in by its Content-Security-Policy.
+        render_plugins=[ScalarRenderPlugin(version=READER_VERSION, path="/"), JsonRenderPlugin(), YamlRenderPlugin()],
         use_handler_docstrings=True,
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],

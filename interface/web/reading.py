@@ -9,11 +9,15 @@ from litestar.params import HeaderParameter, ParameterKwarg, QueryParameter
 from litestar.typing import FieldDefinition
 from msgspec import Raw, Struct, structs
 
-from interface.web.card_numbers import fields_with_card_numbers
+from interface.web.card_numbers import fields_with_card_numbers, holds_card_number
 from interface.web.problems import FieldError, ProblemError, bad_request, problem
 from interface.web.requests import FORMATS
 
 MAX_BODY_BYTES = 64 * 1024
+# Wrong parts of a request that are told at once: an answer is not larger than what it answers.
+MAX_TOLD = 50
+MAX_NAME = 100
+_NO_CARD = "a card number must not be sent here"
 _AT = re.compile(r" - at `\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
@@ -24,7 +28,7 @@ async def check_request(request: Request[Any, Any, Any]) -> None:
     parameters = request.route_handler.parsed_fn_signature.parameters
     wrong = _wrong_parameters(request, list(parameters.values()))
     if wrong:
-        raise bad_request(*wrong)
+        raise bad_request(*wrong[:MAX_TOLD])
     if "data" not in parameters:
         return
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
@@ -53,7 +57,7 @@ def _wrong_parameters(request: Request[Any, Any, Any], parameters: list[FieldDef
             said = _said(parameter, definition, [] if value is None else [value])
             wrong += [FieldError(said, header=name)] if said else []
     unknown = dict.fromkeys(name for name in request.query_params if name not in known)
-    return wrong + [FieldError("is not a known parameter", parameter=name[:100]) for name in unknown]
+    return wrong + [FieldError("is not a known parameter", parameter=_shown(name)) for name in unknown]
 
 
 def _said(parameter: FieldDefinition, definition: ParameterKwarg, given: list[str]) -> str | None:
@@ -95,11 +99,10 @@ def read(body: bytes, into: type[Struct]) -> Struct:
     try:
         value = msgspec.json.decode(body, type=into)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
-        raise bad_request(*_wrong_fields(body, into)) from None
+        raise bad_request(*_wrong_fields(body, into)[:MAX_TOLD]) from None
     numbers = fields_with_card_numbers(value)
     if numbers:
-        said = "a card number must not be sent here"
-        raise bad_request(*(FieldError(said, pointer=f"#/{name}") for name in numbers))
+        raise bad_request(*(FieldError(_NO_CARD, pointer=f"#/{name}") for name in numbers))
     return value
 
 
@@ -126,6 +129,8 @@ def _wrong_fields(body: bytes, into: type[Struct]) -> list[FieldError]:
 
 
 def _located(name: str, message: str) -> FieldError:
+    if holds_card_number(message):  # it quotes what it does not know
+        return FieldError(_NO_CARD, pointer=f"#/{_escaped(name)}")
     where = _AT.search(message)
     steps = [step["name"] or step["index"] for step in _STEP.finditer(where["path"])] if where else []
     pointer = "/".join(["#", _escaped(name), *(_escaped(step) for step in steps)])
@@ -133,5 +138,10 @@ def _located(name: str, message: str) -> FieldError:
 
 
 def _escaped(name: str) -> str:
-    """RFC 6901, and short enough to repeat."""
-    return name[:100].replace("~", "~0").replace("/", "~1")
+    """RFC 6901."""
+    return _shown(name).replace("~", "~0").replace("/", "~1")
+
+
+def _shown(name: str) -> str:
+    """A name that a caller has chosen, fit to be repeated."""
+    return name[:MAX_NAME] if not holds_card_number(name) else "(a card number)"

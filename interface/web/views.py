@@ -6,14 +6,22 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from domain.payment import PaymentAt, Status
+from application.stripe_bare_charges import is_bare
+from domain.payment import Payment, PaymentAt, Status
 from domain.payment_facts import CaptureMethod, Card, Failure, NextAction
 from projections.orders import Order, OrderState
 
 
 class StripeIds(Struct, frozen=True):
+    """Stripe's names. A payment that was made as a charge without a PaymentIntent has only that of the charge."""
+
     payment_intent: str | None
     charge: str | None
+
+    @classmethod
+    def of(cls, payment: Payment) -> Self:
+        name = payment.payment_intent
+        return cls(None, name) if name is not None and is_bare(name) else cls(name, payment.charge)
 
 
 class PaymentView(Struct, frozen=True):
@@ -62,7 +70,7 @@ class PaymentView(Struct, frozen=True):
             card=payment.card,
             failure=payment.failure,
             next_action=payment.next_action,
-            stripe=StripeIds(payment.payment_intent, payment.charge),
+            stripe=StripeIds.of(payment),
             created_at=at.created_at,
             updated_at=at.updated_at,
             version=at.version,

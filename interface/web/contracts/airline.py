@@ -5,12 +5,12 @@ or the charge and what is done with it. A caller that means two equal payments s
 """
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from litestar import Request, Response, Router, post, put
 from litestar.datastructures import State
-from msgspec import Meta, Raw, Struct
+from msgspec import Struct
 
 from application.gateway import Absent, ChargeSeen, Unknown
 from application.payment_stream import Context
@@ -18,58 +18,30 @@ from application.payments import Answer, PaymentNotFound, ProviderUnavailable, o
 from application.stripe_adoption import ADOPTED
 from domain.errors import InvalidMoney
 from domain.money import Money
-from domain.payment import Payment
+from domain.payment import Phase
 from domain.payment_commands import Authorize, Capture, Refund, Void
 from domain.payment_facts import Refunded
 from interface.services import Services
 from interface.tokens import Caller
+from interface.tracing import tell, tell_booking
 from interface.web.access import caller_of, needs
+from interface.web.contracts import airline_words as words
+from interface.web.contracts.airline_words import ChargeBody, ChargeIdBody, PaymentBody, Word, charge_view, word_for
 from interface.web.contracts.amounts import from_major
 from interface.web.problems import FieldError, ProblemError, bad_request, problem, unavailable
 from interface.web.reading import read
-from interface.web.requests import END, Amount, Text
 from interface.web.waiting import correlation_of
 
 # Derives streams and operations, whoever asks: it never changes.
 CONTRACT = "contract:airline"
 Http = Request[Caller, Any, State]
-Word = Literal["authorized", "captured", "failed", "refunded", "pending"]
-
-Token = Annotated[str, Meta(pattern="^(tok|pm|pi|ch)_[A-Za-z0-9_]+" + END, max_length=200)]
-Currency = Annotated[str, Meta(pattern="^[A-Za-z]{3}" + END, description="ISO 4217.")]
-Email = Annotated[str, Meta(pattern=r"^[^@\s\x00]+@[^@\s\x00]+" + END, max_length=320)]
-ChargeId = Annotated[str, Meta(pattern="^ch_[A-Za-z0-9_]+" + END, max_length=200)]
-
-
-class PaymentBody(Struct, frozen=True):
-    """`amount` in major units; the token may be one to authorize, or a PaymentIntent or charge to adopt."""
-
-    amount: Raw
-    currency: Currency
-    stripeToken: Token  # noqa: N815  the contract's name
-    description: Text
-    email: Email
-
-
-class ChargeBody(Struct, frozen=True):
-    """`amount` in minor units."""
-
-    stripeToken: Annotated[str, Meta(pattern="^(tok|pm)_[A-Za-z0-9_]+" + END, max_length=200)]  # noqa: N815
-    amount: Amount
-    currency: Currency
-    email: Email
-    description: Text
-
-
-class ChargeIdBody(Struct, frozen=True):
-    chargeId: ChargeId  # noqa: N815
-    email: Email | None = None
+Kind = Literal["Payment", "Refund"]
 
 
 # --- Pay ---------------------------------------------------------------------------------------------------------
 
 
-@put("/payment", guards=[needs("write:payment")])
+@put("/payment", guards=[needs("write:payment")], operation_class=words.PAY)
 async def pay(request: Http, services: Services) -> dict[str, Word]:
     """Pre-authorise a payment, or adopt one that the front end has authorized at Stripe. Answers with its state."""
     body: Any = await _read(request, services, PaymentBody, "Payment")
@@ -78,28 +50,30 @@ async def pay(request: Http, services: Services) -> dict[str, Word]:
     except InvalidMoney as error:
         field = "currency" if not hasattr(error, "reason") else "amount"
         said = getattr(error, "reason", "is not an ISO 4217 currency")
-        services.metrics.airline["InvalidPaymentRequest"].inc()
+        _invalid(request, services, "Payment")
         raise bad_request(FieldError(said, pointer=f"#/{field}")) from None
     token = await _adoptable(services, body.stripeToken)
-    stream, key = _named(request, token, body)
+    stream, key = await _adopted(services, token, body) if token.startswith(ADOPTED) else _named(request, body)
     answer = await _authorize(request, services, stream, key, body, amount, token)
     payment = answer.at.payment
     if answer.outcome == "failed" and token.startswith(ADOPTED):
         said = payment.failure.message if payment.failure else "it cannot be adopted"
         raise bad_request(FieldError(said, pointer="#/stripeToken"))
-    return {"status": word_for(payment)}
+    # Asked again, it says how the payment stands by now.
+    now = (await services.payments.history(stream)).payment if answer.replayed else payment
+    return {"status": word_for(now or payment)}
 
 
-@post("/charge", guards=[needs("write:payment")], status_code=200)
+@post("/charge", guards=[needs("write:payment")], status_code=200, operation_class=words.CHARGE)
 async def charge(request: Http, services: Services) -> Response[Any]:
     """Pre-authorise: nothing is taken before it is captured."""
     body: Any = await _read(request, services, ChargeBody, "Payment")
     amount = Money(body.amount, body.currency.lower())
-    stream, key = _named(request, body.stripeToken, body)
+    stream, key = _named(request, body)
     answer = await _authorize(request, services, stream, key, body, amount, body.stripeToken)
     payment = answer.at.payment
     if answer.outcome == "done":
-        return Response({"createdCharge": _charge(payment)})
+        return Response({"createdCharge": charge_view(payment)})
     if answer.outcome == "open":
         return Response({"status": "pending"}, status_code=202)
     said = payment.failure.message if payment.failure else "the cardholder must authenticate"
@@ -118,43 +92,65 @@ async def _authorize(
         metadata={"contract": "airline", "email": body.email},
     )
     answer = await services.payments.carry_out(stream, wish, _context(request))
-    _count(services, answer, "Payment")
+    _count(request, services, answer, "Payment")
     return answer
 
 
-async def _read(request: Http, services: Services, into: type[Struct], kind: str) -> Any:
+async def _read(request: Http, services: Services, into: type[Struct], kind: Kind) -> Any:
+    tell_booking(request.headers)
     try:
         return read(await request.body(), into)
     except ProblemError:
-        services.metrics.airline[f"Invalid{kind}Request"].inc()
+        _invalid(request, services, kind)
         raise
 
 
-def _count(services: Services, answer: Answer, kind: str) -> None:
-    words = {"done": "Successful", "failed": "Failed"}
-    if answer.outcome in words and not answer.replayed:
-        services.metrics.airline[words[answer.outcome] + kind].inc()
+def _invalid(request: Http, services: Services, kind: Kind) -> None:
+    services.metrics.airline[f"Invalid{kind}Request"].labels(_call(request)).inc()
+
+
+def _count(request: Http, services: Services, answer: Answer, kind: Kind) -> None:
+    """Tell what became of it: the metrics once, the trace each time it is asked."""
+    if answer.outcome not in ("done", "failed"):
+        return
+    done = answer.outcome == "done"
+    tell("FAILED" if not done else "REFUNDED" if kind == "Refund" else "SUCCESS")
+    if not answer.replayed:
+        services.metrics.airline[f"{'Successful' if done else 'Failed'}{kind}"].labels(_call(request)).inc()
+
+
+def _call(request: Http) -> str:
+    return request.scope["path"].strip("/")
 
 
 async def _adoptable(services: Services, token: str) -> str:
-    """A charge is adopted as the PaymentIntent that it was made for."""
+    """A charge is adopted as the PaymentIntent that it was made for, or by itself when it has none."""
     if not token.startswith("ch_"):
         return token
     found = await _seen(services, token)
-    if isinstance(found, ChargeSeen) and found.payment_intent:
-        return found.payment_intent
-    said = "there is no such charge" if isinstance(found, Absent) else "this charge has no PaymentIntent to adopt"
-    raise bad_request(FieldError(said, pointer="#/stripeToken"))
+    if isinstance(found, Absent):
+        raise bad_request(FieldError("there is no such charge", pointer="#/stripeToken"))
+    return found.payment_intent or found.id
 
 
-def _named(request: Http, token: str, body: Any) -> tuple[UUID, str]:
-    """The stream and key of what is paid. One PaymentIntent is one payment, whoever asks for it."""
-    if token.startswith(ADOPTED):
-        return payment_id(f"{CONTRACT}:adopted", token), "adopt"
+async def _adopted(services: Services, token: str, body: PaymentBody) -> tuple[UUID, str]:
+    """The stream and key of what is adopted. One PaymentIntent or charge is one payment, whoever asks for it.
+
+    A try that was refused does not stand in the way of the next one, with the right amount or once it is confirmed.
+    """
+    stream = payment_id(f"{CONTRACT}:adopted:{body.currency.lower()}", token)
+    history = await services.payments.find(stream)
+    payment = history.payment
+    attempt = 1 if payment is None else payment.attempt + (payment.phase is Phase.DECLINED)
+    return stream, f"adopt:{attempt}"
+
+
+def _named(request: Http, body: PaymentBody | ChargeBody) -> tuple[UUID, str]:
+    """The stream and key of what is paid with a token: the same wish of the same caller is the same payment."""
     caller = caller_of(request).subject
     given = request.headers.get("idempotency-key")
     amount = bytes(body.amount).decode() if isinstance(body, PaymentBody) else str(body.amount)
-    parts = [token, amount, body.currency.lower(), body.email, body.description, type(body).__name__]
+    parts = [body.stripeToken, amount, body.currency.lower(), body.email, body.description, type(body).__name__]
     key = given or hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return payment_id(f"{CONTRACT}:{caller}", key), "authorize"
 
@@ -162,33 +158,32 @@ def _named(request: Http, token: str, body: Any) -> tuple[UUID, str]:
 # --- Collect and refund ------------------------------------------------------------------------------------------
 
 
-@post("/capture", guards=[needs("write:payment")], status_code=200)
+@post("/capture", guards=[needs("write:payment")], status_code=200, operation_class=words.CAPTURE)
 async def capture(request: Http, services: Services) -> Response[Any]:
     """Take the whole of what was pre-authorised."""
     body: Any = await _read(request, services, ChargeIdBody, "Payment")
-    stream = await _payment_of(services, body.chargeId)
-    wish = Capture(operation_id(stream, CONTRACT, f"capture:{body.chargeId}"))
+    stream, charge_id = await _located(services, body.chargeId)
+    wish = Capture(operation_id(stream, CONTRACT, f"capture:{charge_id}"))
     answer = await services.payments.carry_out(stream, wish, _context(request))
+    _count(request, services, answer, "Payment")
     _done(answer)
-    receipt = await _seen(services, body.chargeId)
+    receipt = await _seen(services, charge_id)
     url = receipt.receipt_url if isinstance(receipt, ChargeSeen) else None
-    return Response({"capturedCharge": _charge(answer.at.payment) | {"captured": True, "receipt_url": url}})
+    return Response({"capturedCharge": charge_view(answer.at.payment) | {"captured": True, "receipt_url": url}})
 
 
-@post("/refund", guards=[needs("write:payment")], status_code=200)
+@post("/refund", guards=[needs("write:payment")], status_code=200, operation_class=words.REFUND)
 async def refund(request: Http, services: Services) -> Response[Any]:
     """Give all that is left back; what was never taken is released."""
     body: Any = await _read(request, services, ChargeIdBody, "Refund")
-    stream = await _payment_of(services, body.chargeId)
-    history = await services.payments.history(stream)
-    payment = history.payment
-    key = f"refund:{body.chargeId}"
-    returning, releasing = operation_id(stream, CONTRACT, key), operation_id(stream, CONTRACT, f"void:{body.chargeId}")
+    stream, charge_id = await _located(services, body.chargeId)
+    payment = (await services.payments.history(stream)).payment
+    returning, releasing = (operation_id(stream, CONTRACT, f"{kind}:{charge_id}") for kind in ("refund", "void"))
     # What was asked for before is what it is about, whatever has happened since.
     taken = payment is not None and releasing not in payment.operations and bool(payment.captured)
     wish = Refund(returning) if taken else Void(releasing)
     answer = await services.payments.carry_out(stream, wish, _context(request))
-    _count(services, answer, "Refund")
+    _count(request, services, answer, "Refund")
     _done(answer)
     operation = answer.at.payment.operations[wish.operation]
     history = await services.payments.history(stream)
@@ -198,7 +193,7 @@ async def refund(request: Http, services: Services) -> Response[Any]:
         "id": name,
         "object": "refund",
         "amount": operation.amount.minor,
-        "charge": body.chargeId,
+        "charge": charge_id,
         "currency": operation.amount.currency,
         "status": "succeeded",
     }
@@ -213,11 +208,20 @@ def _done(answer: Answer) -> None:
         raise ProblemError(problem(402, "declined", failure.message if failure else "the provider said no"))
 
 
-async def _payment_of(services: Services, charge_id: str) -> UUID:
-    found = await _seen(services, charge_id)
-    if isinstance(found, Absent) or found.payment is None:
+async def _located(services: Services, named: str) -> tuple[UUID, str]:
+    """The payment and its charge, by the charge or by its PaymentIntent. Raises PaymentNotFound."""
+    if not named.startswith("pi_"):
+        seen = await _seen(services, named)
+        if isinstance(seen, Absent) or seen.payment is None:
+            raise PaymentNotFound
+        return seen.payment, named
+    stream = await services.gateway.payment_of(named)
+    if isinstance(stream, Unknown):
+        raise ProviderUnavailable(1.0)
+    payment = None if isinstance(stream, Absent) else (await services.payments.history(stream)).payment
+    if isinstance(stream, Absent) or payment is None or payment.charge is None:
         raise PaymentNotFound
-    return found.payment
+    return stream, payment.charge
 
 
 async def _seen(services: Services, charge_id: str) -> ChargeSeen | Absent:
@@ -227,38 +231,8 @@ async def _seen(services: Services, charge_id: str) -> ChargeSeen | Absent:
     return found
 
 
-# --- Words -------------------------------------------------------------------------------------------------------
-
-
-def word_for(payment: Payment) -> Word:
-    """The one vocabulary behind the five contracts, in the airline's words."""
-    match payment.status:
-        case "authorized" | "partially_captured" | "captured" | "partially_refunded" | "disputed":
-            return "captured" if payment.captured else "authorized"
-        case "refunded":
-            return "refunded"
-        case "pending" | "requires_action":
-            return "pending"
-        case _:
-            return "failed"
-
-
-def _charge(payment: Payment) -> dict[str, Any]:
-    return {
-        "id": payment.charge,
-        "object": "charge",
-        "amount": payment.amount.minor,
-        "amount_captured": payment.captured.minor,
-        "amount_refunded": payment.refunded.minor,
-        "captured": bool(payment.captured),
-        "currency": payment.amount.currency,
-        "payment_intent": payment.payment_intent,
-        "status": "succeeded",
-    }
-
-
 def _context(request: Http) -> Context:
     return Context(caller_of(request).subject, correlation_of(request))
 
 
-router = Router("/", route_handlers=[pay, charge, capture, refund], include_in_schema=False)
+router = Router("/", route_handlers=[pay, charge, capture, refund], tags=["airline"])

@@ -6,29 +6,33 @@ Translations only. A booking's payment is one stream, so whatever keys, clicks a
 import time
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import Annotated, Any, cast, get_args
+from typing import Any, cast, get_args
 from uuid import UUID
 
 import psycopg
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import State
-from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
+from msgspec import DecodeError, Raw, ValidationError, json
 
 from application.event_store import StoreUnavailable
+from application.gateway import Unknown
 from application.history import History
 from application.payment_stream import Context
 from application.payments import Answer, KeyReused, PaymentNotFound, ProviderUnavailable, operation_id, payment_id
 from application.settlement import Contended
-from application.stripe_cards import is_test_key, test_method
 from domain.errors import InvalidMoney, PaymentRefusal
 from domain.money import Money
 from domain.payment import Payment, Phase
 from domain.payment_commands import Authorize, Refund
+from domain.payment_facts import Failure
 from interface.services import Services
 from interface.tokens import Caller
 from interface.web.access import caller_of, needs
 from interface.web.card_numbers import fields_with_card_numbers
+from interface.web.contracts import cinema_bodies as bodies
 from interface.web.contracts.amounts import from_major, to_major
+from interface.web.contracts.cinema_bodies import MethodView, ProcessBody, RefundBody
+from interface.web.contracts.cinema_cards import NO_METHOD, method_for, takes_cards
 from interface.web.contracts.cinema_words import (
     Method,
     NotPaid,
@@ -43,7 +47,6 @@ from interface.web.contracts.cinema_words import (
     transaction_of,
     word_for,
 )
-from interface.web.requests import Reference, Text
 from interface.web.waiting import correlation_of
 
 # Derives a booking's stream, whoever asks: it never changes.
@@ -52,48 +55,16 @@ Http = Request[Caller, Any, State]
 PAID_BY: Method = "credit_card"
 
 
-class CardDetails(Struct, frozen=True):
-    card_number: Annotated[str, Meta(max_length=30)]
-    expiry_month: Annotated[int, Meta(ge=1, le=12)]
-    expiry_year: Annotated[int, Meta(ge=0, le=9999)]
-    cvv: Annotated[str, Meta(max_length=4)] = ""
-    cardholder_name: Annotated[str, Meta(max_length=200)] = ""
-
-
-class ProcessBody(Struct, frozen=True):
-    user_id: Reference
-    booking_id: Reference
-    amount: Raw
-    payment_method: Method
-    card_details: CardDetails | None = None
-    paypal_details: dict[str, str] | None = None
-
-
-class RefundBody(Struct, frozen=True):
-    booking_id: Reference
-    original_transaction_id: Reference
-    refund_amount: Raw
-    user_id: Reference
-    reason: Text = ""
-
-
-class MethodView(Struct, frozen=True):
-    id: Method
-    name: str
-    description: str
-    enabled: bool
-
-
 # --- Calls -------------------------------------------------------------------------------------------------------
 
 
-@post("/process", guards=[needs("write:payment")], status_code=200)
+@post("/process", guards=[needs("write:payment")], status_code=200, operation_class=bodies.PROCESS)
 async def process(request: Http, services: Services) -> Response[Any]:
     """Pay a booking, once."""
     return await _metered("process", services, _process(request, services))
 
 
-@post("/refund", guards=[needs("write:payment")], status_code=200)
+@post("/refund", guards=[needs("write:payment")], status_code=200, operation_class=bodies.REFUND)
 async def refund(request: Http, services: Services) -> Response[Any]:
     """Give part or all of a booking's money back. The same refund asked again is answered again."""
     return await _metered("refund", services, _refund(request, services))
@@ -120,22 +91,25 @@ async def _process(request: Http, services: Services) -> Response[Any]:
     history = await _history(services, stream)
     if history.payment is not None and history.payment.phase is not Phase.DECLINED:
         return _duplicate(history, now)
-    method = _method(body, services, now)
-    if isinstance(method, Response):
-        return method
+    method = await method_for(body.payment_method, body.card_details, services)
+    if isinstance(method, Unknown):
+        return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
     attempt = history.payment.attempt + 1 if history.payment else 1
     wish = Authorize(
         operation=operation_id(stream, CONTRACT, f"attempt:{attempt}"),
         amount=amount,
         capture="automatic",
-        payment_method=method,
+        payment_method=method if isinstance(method, str) else NO_METHOD,
         customer=body.user_id,
         order=body.booking_id,
         metadata={"contract": "cinema", "payment_method": body.payment_method},
         channel=channel(body.payment_method),
     )
     try:
-        answer = await services.payments.carry_out(stream, wish, _context(request))
+        if isinstance(method, Failure):
+            answer = await services.payments.decline(stream, wish, method, _context(request))
+        else:
+            answer = await services.payments.carry_out(stream, wish, _context(request))
     except InvalidMoney:
         return refused("INVALID_AMOUNT", "amount cannot be moved", now)
     except (KeyReused, PaymentRefusal, Contended):
@@ -180,7 +154,7 @@ async def _refund(request: Http, services: Services) -> Response[Any]:
     stream = _stream(body.original_transaction_id)
     history = await _history(services, stream) if stream else None
     if stream is None or history is None or history.payment is None:
-        return refused("REFUND_NOT_ALLOWED", "there is no such transaction", now, status=404)
+        return refused("TRANSACTION_NOT_FOUND", "there is no such transaction", now)
     payment = history.payment
     if (payment.order, payment.customer) != (body.booking_id, body.user_id):
         return refused("REFUND_NOT_ALLOWED", "the transaction is another booking's or another user's", now)
@@ -195,7 +169,10 @@ async def _refund(request: Http, services: Services) -> Response[Any]:
         left = to_major(payment.refundable)
         said = f"at most {bytes(left).decode()} can be refunded now"
         return refused("REFUND_NOT_ALLOWED", said, now, transaction_id=body.original_transaction_id)
-    except (ProviderUnavailable, Contended):
+    except Contended:
+        said = "other operations on this payment are under way; the same request may be sent again"
+        return refused("PAYMENT_GATEWAY_ERROR", said, now, transaction_id=body.original_transaction_id, retry=True)
+    except ProviderUnavailable:
         return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
     if answer.outcome == "done" and not answer.replayed:
         services.metrics.cinema_volume.labels("refund", amount.currency).inc(amount.minor)
@@ -221,13 +198,13 @@ def _refunded(answer: Answer, body: RefundBody, operation: str, amount: Money, n
     return Response(returned)
 
 
-@get("/status/{transaction_id:str}", guards=[needs("read:payment")])
+@get("/status/{transaction_id:str}", guards=[needs("read:payment")], operation_class=bodies.STATUS)
 async def status(services: Services, transaction_id: str) -> Response[Any]:
     """How a transaction stands."""
     now, stream = services.clock(), _stream(transaction_id)
     history = await _history(services, stream) if stream else None
     if history is None or history.payment is None or not history.payment.order:
-        return refused("PAYMENT_GATEWAY_ERROR", "there is no such transaction", now, status=404)
+        return refused("TRANSACTION_NOT_FOUND", "there is no such transaction", now)
     payment = history.payment
     word = word_for(payment)
     shown = Transaction(
@@ -242,10 +219,10 @@ async def status(services: Services, transaction_id: str) -> Response[Any]:
     return Response(shown)
 
 
-@get("/methods", guards=[needs("read:payment")], sync_to_thread=False)
+@get("/methods", guards=[needs("read:payment")], sync_to_thread=False, operation_class=bodies.METHODS)
 def methods(services: Services) -> dict[str, list[MethodView]]:
     """The four methods, and which of them work here."""
-    cards = _takes_cards(services)
+    cards = takes_cards(services)
     return {
         "payment_methods": [
             MethodView("credit_card", "Credit card", "Visa, Mastercard, American Express", enabled=cards),
@@ -265,6 +242,7 @@ async def _read(request: Http, into: type[Any]) -> Any:
         body = json.decode(await request.body(), type=into)
     except ValidationError as error:
         said, _, path = str(error).partition(" - at `$.")
+        said = said.partition(" '")[0]  # between such quotes it repeats what was given
         missing = "missing required field" in said
         return _invalid((path.rstrip("`") or (said.split("`")[1] if missing else "")).split("."), said)
     except (DecodeError, UnicodeDecodeError, RecursionError):
@@ -280,31 +258,6 @@ async def _read(request: Http, into: type[Any]) -> Any:
 def _invalid(path: list[str], said: str) -> Response[Any]:
     where = ["body", *filter(None, path)]
     return Response({"detail": [{"loc": where, "msg": said, "type": "value_error"}]}, status_code=422)
-
-
-def _method(body: ProcessBody, services: Services, now: datetime) -> str | Response[Any]:
-    """Stripe's payment method for the card that was handed over, or why there is none."""
-    nothing = Raw(bytes(body.amount))
-    if body.payment_method == "paypal":
-        return _not_paid(body, nothing, "PAYMENT_GATEWAY_ERROR", "PayPal is not offered by this deployment", now)
-    card = body.card_details
-    if card is None:
-        return _not_paid(body, nothing, "INVALID_CARD", "card_details are needed for this payment method", now)
-    year = card.expiry_year if card.expiry_year > 99 else 2000 + card.expiry_year
-    if (year, card.expiry_month) < (now.year, now.month):
-        return _not_paid(body, nothing, "CARD_EXPIRED", "the card has expired", now)
-    if not _takes_cards(services):
-        return _not_paid(
-            body, nothing, "PAYMENT_GATEWAY_ERROR", "cards by number are not taken by this deployment", now
-        )
-    return test_method(card.card_number) or _not_paid(
-        body, nothing, "INVALID_CARD", "the card number is not valid", now
-    )
-
-
-def _takes_cards(services: Services) -> bool:
-    """Numbers are turned into Stripe's test methods; with a live key nobody hands us one."""
-    return is_test_key(services.settings.stripe_api_key)
 
 
 def _not_paid(body: ProcessBody, amount: Raw, code: Any, said: str, now: datetime) -> Response[Any]:
@@ -361,5 +314,5 @@ router = Router(
     "/payment",
     route_handlers=[process, refund, status, methods],
     exception_handlers={StoreUnavailable: unavailable, psycopg.OperationalError: unavailable},
-    include_in_schema=False,
+    tags=["cinema"],
 )

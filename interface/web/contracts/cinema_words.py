@@ -22,6 +22,7 @@ Code = Literal[
     "REFUND_NOT_ALLOWED",
     "DUPLICATE_TRANSACTION",
     "PAYMENT_GATEWAY_ERROR",
+    "TRANSACTION_NOT_FOUND",
 ]
 
 STATUS_OF: Mapping[Code, int] = {
@@ -33,6 +34,7 @@ STATUS_OF: Mapping[Code, int] = {
     "REFUND_NOT_ALLOWED": 400,
     "DUPLICATE_TRANSACTION": 409,
     "PAYMENT_GATEWAY_ERROR": 502,
+    "TRANSACTION_NOT_FOUND": 404,
 }
 
 # Stripe's codes and decline codes (https://docs.stripe.com/declines/codes); whatever else is a plain decline.
@@ -50,6 +52,9 @@ _CODE_OF: Mapping[str, Code] = {
     "resource_missing": "INVALID_CARD",
     "amount_too_large": "INVALID_AMOUNT",
     "amount_too_small": "INVALID_AMOUNT",
+    "missing_card": "INVALID_CARD",
+    "method_not_offered": "PAYMENT_GATEWAY_ERROR",
+    "numbers_not_taken": "PAYMENT_GATEWAY_ERROR",
     "processing_error": "PAYMENT_GATEWAY_ERROR",
     "not_carried_out": "PAYMENT_GATEWAY_ERROR",
 }
@@ -68,7 +73,9 @@ class Details(Struct, frozen=True):
 
 
 class Error(Struct, frozen=True):
-    code: Code
+    """`code`: one of the contract's, or the name of a refusal that all contracts share."""
+
+    code: str
     message: str
     details: Details
 
