@@ -1,5 +1,6 @@
 """The port to the payment provider.
 
+`payment_intent` is the provider's name for a payment: a PaymentIntent, or a charge that was made without one.
 An instruction is one started operation, told in the ledger's own words. The provider's answer is either an outcome that
 may be recorded, with its evidence, or `Unknown`: not a failure, but something still to be learned.
 """
@@ -135,7 +136,7 @@ class PaymentGateway(Protocol):
         ...
 
     async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
-        """The payment that a PaymentIntent was made for; Absent when it was not made by us, or is not there."""
+        """The payment of ours that goes by this name there; Absent when it is none of ours, or is not there."""
         ...
 
     def unavailable_s(self) -> float | None:

@@ -41,7 +41,7 @@ State = Literal["waiting", "done", "ignored", "unmatched", "stuck"]
 
 class Event(Struct, frozen=True):
     """Of an event only what is not personal. `payment` is ours, when the object is marked with it; `operation`, when
-    a request under its key caused the event.
+    a request under its key caused the event. `payment_intent` is the provider's name for the payment it is about.
     """
 
     event_id: str
@@ -209,7 +209,7 @@ class Inbox:
         return Verdict("done")
 
     async def _payment(self, entry: Entry) -> UUID | Verdict:
-        """An object that was made at the provider by hand bears no mark of ours, but its PaymentIntent does."""
+        """An object that was made at the provider by hand bears no mark of ours, but what it was made for does."""
         if entry.payment is not None:
             return entry.payment
         found = await self._gateway.payment_of(entry.payment_intent or "")

@@ -57,8 +57,7 @@ def made(url: str, number: str, *, key: str = KEY, code: str = "123", month: int
 
 
 def methods(url: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{url}/_sandbox/state").json()["payment_methods"]
-    return found
+    return list(httpx.get(f"{url}/_sandbox/state").json()["payment_methods"])
 
 
 # --- A payment method of a number --------------------------------------------------------------------------------
@@ -72,10 +71,7 @@ def test_a_number_becomes_a_payment_method_of_stripes(url: str, number: str) -> 
     assert method["card"]["checks"]["cvc_check"] == "pass"
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(SOMEBODYS, "card_declined"), (MISTYPED, "incorrect_number")],
-)
+@pytest.mark.parametrize(("number", "code"), [(SOMEBODYS, "card_declined"), (MISTYPED, "incorrect_number")])
 def test_a_number_that_stripe_refuses_says_why_without_the_number(url: str, number: str, code: str) -> None:
     refused = made(url, number)
     assert isinstance(refused, Failure)
@@ -105,8 +101,7 @@ def test_what_cannot_be_a_card_is_not_even_sent(url: str, number: str, cvc: str,
 
 def test_a_reply_that_is_lost_makes_no_second_payment_method(url: str) -> None:
     before = len(methods(url))
-    lost = {"match": "POST /v1/payment_methods", "mode": "reply_lost", "times": 1}
-    httpx.post(f"{url}/_sandbox/faults", json=lost).raise_for_status()
+    httpx.post(f"{url}/_sandbox/faults", json={"match": "POST /v1/payment_methods", "mode": "reply_lost", "times": 1})
     assert made(url, PREPAID).startswith("pm_")
     assert len(methods(url)) == before + 1
 
@@ -162,8 +157,7 @@ def chosen(gateway: Asked, number: str, *, key: str, raw: bool, away_s: float | 
 def test_numbers_go_to_stripe_only_where_that_was_asked_for(
     key: str, number: str, expected: str, asked: int, *, raw: bool
 ) -> None:
-    gateway = Asked()
-    assert chosen(gateway, number, key=key, raw=raw) == expected
+    assert chosen(gateway := Asked(), number, key=key, raw=raw) == expected
     assert gateway.times == asked
 
 
@@ -181,8 +175,7 @@ def test_what_stripe_says_of_a_number_has_a_code_of_the_contract(answer: Any, ex
 
 
 def test_nobody_waits_for_a_provider_that_does_not_answer() -> None:
-    gateway = Asked()
-    assert chosen(gateway, PREPAID, key="sk_live_1", raw=True, away_s=1.0) == "Unknown"
+    assert chosen(gateway := Asked(), PREPAID, key="sk_live_1", raw=True, away_s=1.0) == "Unknown"
     assert gateway.times == 0
 
 
