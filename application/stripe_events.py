@@ -34,10 +34,6 @@ ENABLED = (
 )
 
 
-# An object of this kind is the payment, unless it says that it belongs to another.
-NAMES_ITSELF = frozenset({"payment_intent", "charge"})
-
-
 class BadSignature(Exception):  # noqa: N818  it says what was found
     """The body was not signed by Stripe with one of our secrets, or not now."""
 
@@ -111,7 +107,7 @@ def event(told: StripeEvent) -> Event:
 
 def _about(thing: Thing) -> str | None:
     """Stripe's name of the payment: its PaymentIntent, or the charge when it has none."""
-    if thing.object in NAMES_ITSELF and not thing.payment_intent:
+    if thing.object == "payment_intent" or (thing.object == "charge" and not thing.payment_intent):
         return thing.id
     named = thing.payment_intent or thing.charge
     name = named.get("id") if isinstance(named, dict) else named

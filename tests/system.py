@@ -141,7 +141,8 @@ class System:
         return answer.json()
 
     def payment(self, payment_id: str, **parameters: Any) -> dict[str, Any]:
-        found: dict[str, Any] = self.found(f"/v1/payments/{payment_id}", **parameters)
+        """As the read model has it once it holds all that is in the log now, if nothing else is asked for."""
+        found: dict[str, Any] = self.found(f"/v1/payments/{payment_id}", **{"after": self.facts_in_log()} | parameters)
         return found
 
     def facts(self, payment_id: str) -> list[dict[str, Any]]:

@@ -49,11 +49,12 @@ while True:
 """
 
 DEV = """
-import sys
+import signal, sys
 from pathlib import Path
 from interface.sandbox.service import Process
 from interface.sandbox.supervisor import Supervisor
 folder = Path(sys.argv[1])
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 with Supervisor(folder) as supervisor:
     supervisor.start(
         Process(name, [sys.executable, "-c", (folder / f"{name}.py").read_text(), name, str(folder / "ends")])

@@ -160,7 +160,7 @@ def test_what_stripe_shows_as_an_example_is_an_event(kind: str) -> None:
         event_id="evt_00000000000000",
         type=kind,
         object_id="ch_00000000000000",
-        payment_intent=None,
+        payment_intent="ch_00000000000000",  # a charge without an intent is the payment itself
         payment=None,
         operation=None,
         created_at=datetime(2012, 1, 18, 2, 24, 38, tzinfo=UTC),
@@ -182,7 +182,8 @@ def test_an_event_tells_which_payment_it_is_about_and_which_request_caused_it() 
         ({"object": "payment_intent", "id": "pi_7"}, "pi_7"),
         ({"payment_intent": "pi_1"}, "pi_1"),
         ({"payment_intent": {"id": "pi_1", "object": "payment_intent"}}, "pi_1"),
-        ({"payment_intent": None}, None),
+        ({"payment_intent": None}, "ch_1"),
+        ({"object": "customer", "id": "cus_1", "payment_intent": None}, None),
         ({"object": "refund", "id": "re_1"}, "pi_1"),
     ],
 )
