@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from application.event_store import Loaded
 from domain.envelope import NO_PREVIOUS, Envelope
+from domain.facts import of_payment
 from domain.payment import Payment, PaymentAt, evolve
 
 
@@ -25,7 +26,7 @@ class History(Struct, frozen=True):
 
     def followed_by(self, loaded: Loaded) -> Self:
         """With the next facts of the stream, as the store answered them."""
-        payment = reduce(evolve, (envelope.fact for envelope in loaded.envelopes), self.payment)
+        payment = reduce(evolve, (of_payment(envelope.fact) for envelope in loaded.envelopes), self.payment)
         return type(self)(self.stream, self.envelopes + loaded.envelopes, payment, loaded.tail)
 
     @property
@@ -40,7 +41,8 @@ class History(Struct, frozen=True):
         """The history as it stood when the operation's last fact so far had been recorded."""
         last = max(envelope.version for envelope in self.envelopes if envelope.operation == operation)
         earlier = self.envelopes[:last]
-        return type(self)(self.stream, earlier, reduce(evolve, (envelope.fact for envelope in earlier), None))
+        payment = reduce(evolve, (of_payment(envelope.fact) for envelope in earlier), None)
+        return type(self)(self.stream, earlier, payment)
 
     def snapshot(self) -> PaymentAt:
         """What is known now. The history must not be empty."""

@@ -13,10 +13,30 @@ Refusal
 │   ├── ExceedsCaptured      a refund of more than is left to refund
 │   ├── OperationInFlight    another operation must end first
 │   └── TooManyOperations    the payment's history has reached its limit
+├── CustomerRefusal
+│   ├── InvalidName          not a user's id or an e-mail that somebody can be known by
+│   ├── NameTaken            another customer is known by it
+│   ├── AlreadyNamed         the customer has another user's id already
+│   ├── TooManyNames         the customer is known by as many names as it can be
+│   ├── AlreadyRegistered    the customer has been registered, or is being
+│   ├── CustomerNotReady     the customer's state does not allow the wish
+│   ├── CustomerBusy         another operation must end first
+│   └── TooManyUpdates       the customer's history has reached its limit
+├── SubscriptionRefusal
+│   ├── InvalidTerms         a quantity or a trial that nobody can subscribe to
+│   ├── UnknownProduct       nothing is sold by that name, or not by that price
+│   ├── PriceOfAnotherProduct
+│   ├── PriceNeeded          the product has several prices and no default
+│   ├── AlreadySubscribed    the customer has a subscription to the product, or one in flight
+│   ├── SubscriptionNotReady the subscription's state does not allow the wish
+│   ├── SubscriptionOver     it has ended, or its time has come
+│   ├── SubscriptionBusy     another operation must end first
+│   └── TooManyChanges       the subscription's history has reached its limit
 └── OutcomeMismatch          the provider confirmed something else than was asked
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 class Refusal(Exception):  # noqa: N818  a refusal is an answer, not an accident
@@ -101,3 +121,118 @@ class OutcomeMismatch(Refusal):
     operation: str
     expected: str
     confirmed: str
+
+
+class CustomerRefusal(Refusal):
+    """A wish that this customer, as it stands, cannot be granted."""
+
+
+@dataclass(eq=False)
+class InvalidName(CustomerRefusal):
+    """`kind`: "user" or "email". The name itself is not told: it may be somebody's."""
+
+    kind: str
+    reason: str
+
+
+class NameTaken(CustomerRefusal):
+    """By whom is not told: whoever asks may not be meant to know."""
+
+
+@dataclass(eq=False)
+class AlreadyNamed(CustomerRefusal):
+    kind: str
+
+
+@dataclass(eq=False)
+class TooManyNames(CustomerRefusal):
+    limit: int
+
+
+@dataclass(eq=False)
+class AlreadyRegistered(CustomerRefusal):
+    status: str
+
+
+@dataclass(eq=False)
+class CustomerNotReady(CustomerRefusal):
+    command: str
+    status: str
+
+
+@dataclass(eq=False)
+class CustomerBusy(CustomerRefusal):
+    operation: str
+    kind: str
+
+
+@dataclass(eq=False)
+class TooManyUpdates(CustomerRefusal):
+    limit: int
+
+
+class SubscriptionRefusal(Refusal):
+    """A wish that this subscription, as it stands, cannot be granted."""
+
+
+@dataclass(eq=False)
+class InvalidTerms(SubscriptionRefusal):
+    """`field`: "quantity" or "trial_days", which goes from `least` to `most`."""
+
+    field: str
+    given: int
+    least: int
+    most: int
+
+
+@dataclass(eq=False)
+class UnknownProduct(SubscriptionRefusal):
+    """`price`: the one that was asked for, if one was."""
+
+    product: str
+    price: str | None = None
+
+
+@dataclass(eq=False)
+class PriceOfAnotherProduct(SubscriptionRefusal):
+    price: str
+    product: str
+
+
+@dataclass(eq=False)
+class PriceNeeded(SubscriptionRefusal):
+    """The product has several `prices`, or none, and no default among them."""
+
+    product: str
+    prices: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class AlreadySubscribed(SubscriptionRefusal):
+    """`status`: how the subscription that there is stands."""
+
+    product: str
+    status: str
+
+
+@dataclass(eq=False)
+class SubscriptionNotReady(SubscriptionRefusal):
+    command: str
+    status: str
+
+
+@dataclass(eq=False)
+class SubscriptionOver(SubscriptionRefusal):
+    command: str
+    ended_at: datetime
+
+
+@dataclass(eq=False)
+class SubscriptionBusy(SubscriptionRefusal):
+    operation: str
+    kind: str
+
+
+@dataclass(eq=False)
+class TooManyChanges(SubscriptionRefusal):
+    limit: int

@@ -1,4 +1,4 @@
-"""What in a fact is personal: free text that somebody may have typed about somebody.
+"""What in a fact is personal: free text that somebody may have typed about somebody, and where to write to them.
 
 It is kept sealed with the person's own key, apart from the fact, so that destroying the key erases it while the fact,
 its hash and its place in history stay as they are.
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, convert, structs, to_builtins
 
-PERSONAL_FIELDS = frozenset({"description", "metadata", "reason"})
+PERSONAL_FIELDS = frozenset({"description", "email", "metadata", "reason"})
 
 F = TypeVar("F", bound=Struct)
 

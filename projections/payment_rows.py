@@ -11,6 +11,7 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Identifier
 
 from domain.envelope import Envelope
+from domain.facts import is_of_payment, of_payment
 from domain.payment import Payment, PaymentAt, evolve
 from domain.payment_facts import AuthorizationStarted
 from domain.personal import Sealed
@@ -39,7 +40,8 @@ def fold(
     """
     by_stream: dict[int, list[Envelope]] = {}
     for envelope in envelopes:  # in order, so a stream's facts are, too
-        by_stream.setdefault(envelope.stream.int, []).append(envelope)
+        if is_of_payment(envelope.fact):
+            by_stream.setdefault(envelope.stream.int, []).append(envelope)
     known = [facts[0].stream for facts in by_stream.values() if facts[0].version > 1]
     stored = _stored(conn, table, known) if known else {}
     changed, failures = [], []
@@ -65,7 +67,7 @@ def _folded(before: PaymentAt | None, facts: Sequence[Envelope]) -> tuple[Paymen
             continue
         try:
             assert envelope.version == version + 1, f"version {version + 1} is missing"  # noqa: S101  corruption
-            payment = evolve(payment, envelope.fact)
+            payment = evolve(payment, of_payment(envelope.fact))
         except Exception as error:  # noqa: BLE001  whatever it is, the other streams are not to wait for it
             failure = Failure.at(envelope, error)
             break

@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from application.event_store import Ledger
 from domain.envelope import Envelope
+from domain.facts import of_payment
 from domain.payment import Payment, evolve
 from domain.payment_facts import AuthorizationStarted, PaymentFact
 from interface.bootstrap import log_reader, stream_reader
@@ -122,7 +123,7 @@ class ReadSide:
 
 
 def _fold(history: Sequence[Envelope]) -> Payment:
-    payment = reduce(evolve, (envelope.fact for envelope in history), None)
+    payment = reduce(evolve, (of_payment(envelope.fact) for envelope in history), None)
     assert payment is not None
     return payment
 

@@ -26,6 +26,7 @@ from application.recovery import (
 from application.stripe_gateway import OPERATION_DEADLINE_S
 from domain.envelope import Envelope
 from domain.errors import Refusal
+from domain.facts import of_payment
 from domain.payment import Payment
 from domain.payment_commands import Capture, PaymentCommand, Refund, Void
 from domain.payment_decisions import decide
@@ -325,7 +326,7 @@ def open_of(log: Sequence[Envelope]) -> Open:
     facts: dict[UUID, list[PaymentFact]] = {}
     begun: dict[tuple[UUID, str], datetime] = {}
     for envelope in log:
-        facts.setdefault(envelope.stream, []).append(envelope.fact)
+        facts.setdefault(envelope.stream, []).append(of_payment(envelope.fact))
         if envelope.operation:
             begun.setdefault((envelope.stream, envelope.operation), envelope.at)
     rows: Open = {}

@@ -16,6 +16,17 @@ from msgspec.structs import replace
 
 from application.stored_form import FactMapper, UnreadableFact, row_hash
 from application.upcasting import FORMS
+from domain.customer_facts import (
+    CardRefused,
+    CardRemoved,
+    CardUpdated,
+    CardUpdateStarted,
+    CustomerCreated,
+    CustomerRefused,
+    CustomerRegistered,
+    NameAdded,
+    NameClaimed,
+)
 from domain.envelope import NO_PREVIOUS, Envelope
 from domain.facts import FACTS, NAMES, Fact
 from domain.money import Money
@@ -39,12 +50,36 @@ from domain.payment_facts import (
     VoidStarted,
 )
 from domain.personal import split
+from domain.subscription_facts import (
+    CancellationRefused,
+    CancellationRequested,
+    CancellationScheduled,
+    ChangeRefused,
+    ChangeRequested,
+    InvoiceVoided,
+    RenewalFailed,
+    ResumeRefused,
+    ResumeRequested,
+    StatusMoved,
+    SubscriptionCancelled,
+    SubscriptionChanged,
+    SubscriptionRefused,
+    SubscriptionRenewed,
+    SubscriptionRequested,
+    SubscriptionResumed,
+    SubscriptionStarted,
+)
 
 GOLDEN = Path(__file__).parent / "golden/facts"
 STREAM = UUID("0b5a3c1e-7d7f-5f0a-9a64-2f6f0a9d1c55")
 AT = datetime(2026, 11, 3, 12, 30, 15, 250_000, tzinfo=UTC)
 EUR_1 = Money(1_00, "eur")
 OPERATION = "4f8b6a52-0c27-5f3e-8d1a-3a7a52d1c0de"
+CUSTOMER = UUID("9a1b6a1d-51f2-5b0e-8c77-0d1f3f6f8a10")
+JANUARY_31 = datetime(2026, 1, 31, 9, tzinfo=UTC)
+FEBRUARY_28 = datetime(2026, 2, 28, 9, tzinfo=UTC)
+MARCH_31 = datetime(2026, 3, 31, 9, tzinfo=UTC)
+DECLINED = Failure("card_declined", "insufficient_funds", "Your card has insufficient funds.", retryable=True)
 
 SAMPLES: tuple[Fact, ...] = (
     AuthorizationStarted(
@@ -82,13 +117,84 @@ SAMPLES: tuple[Fact, ...] = (
     DisputeOpened("dp_1", Money(100_99, "usd"), "fraudulent", "req_12"),
     DisputeWon("dp_1", "req_13"),
     DisputeLost("dp_1", "req_14"),
+    NameClaimed(CUSTOMER),
+    CustomerRegistered(OPERATION, user="user-7", email="ada@example.org"),
+    CustomerCreated(OPERATION, "cus_1", "req_17"),
+    CustomerRefused(OPERATION, Failure("email_invalid", None, "Invalid email address.", retryable=False), "req_18"),
+    NameAdded(OPERATION, user=None, email="ada.lovelace@example.org"),
+    CardUpdateStarted(OPERATION, "tok_visa"),
+    CardUpdated(OPERATION, "pm_1", Card("visa", "4242", 12, 2030), "Xt5EWLLDS7FJjR1c", "req_21"),
+    CardRefused(OPERATION, DECLINED, "req_22"),
+    CardRemoved("evt_23"),
+    SubscriptionRequested(OPERATION, CUSTOMER, "prod_1", "price_1", quantity=2, trial_days=14),
+    SubscriptionStarted(
+        operation=OPERATION,
+        subscription="sub_1",
+        product="prod_1",
+        price="price_1",
+        quantity=2,
+        amount=Money(20_00, "eur"),
+        interval="month",
+        interval_count=1,
+        anchor=JANUARY_31,
+        trial_end=None,
+        status="active",
+        period_start=JANUARY_31,
+        period_end=FEBRUARY_28,
+        as_of=JANUARY_31,
+        evidence="req_25",
+    ),
+    SubscriptionRefused(OPERATION, DECLINED, "req_26"),
+    ChangeRequested(OPERATION, "prod_1", "price_2", quantity=3),
+    SubscriptionChanged(
+        operation=None,
+        product="prod_1",
+        price="price_2",
+        quantity=3,
+        amount=Money(300_00, "eur"),
+        interval="year",
+        interval_count=1,
+        anchor=FEBRUARY_28,
+        trial_end=JANUARY_31,
+        period_start=FEBRUARY_28,
+        period_end=MARCH_31,
+        as_of=AT,
+        evidence="evt_28",
+    ),
+    ChangeRefused(OPERATION, DECLINED, "req_29"),
+    CancellationRequested(OPERATION, at_period_end=True),
+    CancellationScheduled(OPERATION, ends_at=MARCH_31, as_of=AT, evidence="req_31"),
+    SubscriptionCancelled(None, at=MARCH_31, cause="requested", evidence="evt_32"),
+    CancellationRefused(OPERATION, DECLINED, "req_33"),
+    ResumeRequested(OPERATION),
+    SubscriptionResumed(OPERATION, as_of=AT, evidence="req_35"),
+    ResumeRefused(OPERATION, DECLINED, "req_36"),
+    SubscriptionRenewed("in_1", Money(20_00, "eur"), FEBRUARY_28, MARCH_31, "evt_37"),
+    RenewalFailed("in_2", Money(20_00, "eur"), 2, AT, DECLINED, FEBRUARY_28, MARCH_31, "evt_38"),
+    StatusMoved("past_due", as_of=AT, evidence="evt_39"),
+    InvoiceVoided("in_2", "evt_40"),
+)
+# The facts that a wish leaves behind; all others are what came of one, or happened without us.
+WISHES = (
+    AuthorizationStarted,
+    CaptureStarted,
+    VoidStarted,
+    RefundStarted,
+    NameClaimed,
+    CustomerRegistered,
+    NameAdded,
+    CardUpdateStarted,
+    SubscriptionRequested,
+    ChangeRequested,
+    CancellationRequested,
+    ResumeRequested,
 )
 
 
 def envelope_of(fact: Fact) -> Envelope:
     """The fact in an envelope such as its place in a history gives it: a wish has a fingerprint, an outcome a cause."""
     version = SAMPLES.index(fact) + 1
-    wish = type(fact).__name__.endswith("Started")
+    wish = isinstance(fact, WISHES)
     first = version == 1
     return Envelope(
         stream=STREAM,
@@ -96,7 +202,7 @@ def envelope_of(fact: Fact) -> Envelope:
         fact=fact,
         at=AT.replace(microsecond=0) if first else AT,
         actor="cinema",
-        operation=OPERATION if hasattr(fact, "operation") else None,
+        operation=getattr(fact, "operation", None),
         correlation="req-0af7651916cd43dd",
         causation=None if wish else f"{STREAM}.{version - 1}",
         fingerprint="5e" * 32 if wish else None,

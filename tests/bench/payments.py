@@ -16,6 +16,7 @@ from psycopg import Cursor
 from application.event_store import Ledger
 from application.stored_form import row_hash
 from domain.envelope import NO_PREVIOUS, Envelope
+from domain.facts import of_payment
 from domain.money import Money
 from domain.payment import evolve
 from domain.payment_commands import (
@@ -87,7 +88,7 @@ class Shop:
         """The first two facts of a payment whose money is reserved and not taken yet."""
         while True:
             begun = self.payment()[:2]
-            state = reduce(evolve, (envelope.fact for envelope in begun), None)
+            state = reduce(evolve, (of_payment(envelope.fact) for envelope in begun), None)
             if state is not None and state.capturable:
                 return begun
 
