@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Identifier
 from application.event_store import Ledger, StoreUnavailable
 from application.stored_form import FactMapper, UnreadableFact
 from domain.envelope import Envelope
-from projections import open_operations, orders, payment_status
+from projections import customers, open_operations, orders, payment_status
 from projections.engine import Log
 from projections.parking import Unreadable
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 # A row of the log: stream, version, name, state, position.
 Row = tuple[UUID, int, str, bytes, int]
 
-READ_MODELS = (payment_status.MODEL, orders.MODEL, open_operations.MODEL)
+READ_MODELS = (payment_status.MODEL, orders.MODEL, open_operations.MODEL, customers.MODEL)
 PROJECTIONS = tuple(model.projection() for model in READ_MODELS)
 
 # A batch is cut when its rows hold this much, and they are read so many at a time to notice.

@@ -24,7 +24,8 @@ MAX_SHOWN = 1_000
 NO_TERMINAL_WIDTH = 220
 JSON = click.option("--json", "as_json", is_flag=True, help="A line of JSON each, for programs.")
 _INBOX = """
-SELECT state, event_id, type, object_id, payment_intent, payment::text, created_at, received_at, attempts, note
+SELECT state, event_id, type, object_id, payment_intent, payment::text, customer, created_at, received_at, attempts,
+    note
 FROM inbox WHERE state = ANY(%s) ORDER BY received_at LIMIT %s
 """
 
@@ -42,12 +43,18 @@ def operations(database_url: str, *, as_json: bool) -> None:
         for operation in found:
             click.echo(json.encode(operation))
         return
-    table = _table("payment", "operation", "kind", "amount", "since", "by", "tried", "what is known")
+    table = _table("of", "stream", "operation", "kind", "amount", "since", "by", "tried", "what is known")
     for operation in found:
-        amount = f"{operation.amount} {operation.currency}" if operation.amount is not None else "the rest"
-        cells = (str(operation.payment), operation.operation, operation.kind, amount, f"{operation.started_at:%F %T}")
+        stream = operation.aggregate, str(operation.payment)
+        cells = (*stream, operation.operation, operation.kind, _amount(operation), f"{operation.started_at:%F %T}")
         table.add_row(*cells, operation.actor, str(operation.attempts), Text(_known(operation, now)))
     _show(table, f"{len(found)} operations are open")
+
+
+def _amount(operation: OpenOperation) -> str:
+    if operation.amount is not None:
+        return f"{operation.amount} {operation.currency}"
+    return "the rest" if operation.aggregate == "payment" else ""
 
 
 def _known(operation: OpenOperation, now: datetime) -> str:
@@ -62,21 +69,23 @@ def _known(operation: OpenOperation, now: datetime) -> str:
 @JSON
 @click.option("--all", "everything", is_flag=True, help="Also those that merely wait for their turn.")
 def inbox(database_url: str, *, as_json: bool, everything: bool) -> None:
-    """Show what the provider told that belongs to no payment of ours, or contradicts one."""
+    """Show what the provider told that belongs to no payment or customer of ours, or contradicts one."""
     states = ["stuck", "unmatched", *(["waiting"] if everything else [])]
 
     async def ask(conn: AsyncConnection[Any]) -> list[tuple[Any, ...]]:
         return await (await conn.execute(_INBOX, (states, MAX_SHOWN))).fetchall()
 
     found = _asked(database_url, ask)
-    names = ("state", "event", "type", "object", "payment intent", "payment", "created", "received", "tried", "note")
+    about = ("payment intent", "payment", "customer")
+    names = ("state", "event", "type", "object", *about, "created", "received", "tried", "note")
     if as_json:
         for row in found:
             click.echo(json.encode(dict(zip(names, row, strict=True))))
         return
-    table = _table("state", "event", "type", "object", "payment", "created", "tried", "note")
-    for state, event, kind, thing, _, payment, created, _, attempts, note in found:
-        table.add_row(state, event, kind, thing, payment or "", f"{created:%F %T}", str(attempts), Text(note))
+    table = _table("state", "event", "type", "object", "of", "created", "tried", "note")
+    for state, event, kind, thing, _, payment, customer, created, _, attempts, note in found:
+        of = payment or customer or ""
+        table.add_row(state, event, kind, thing, of, f"{created:%F %T}", str(attempts), Text(note))
     _show(table, f"{len(found)} events are shown")
 
 
