@@ -34,6 +34,7 @@ class KeySet:
     def __init__(self, source: str) -> None:
         self._source = source
         self._keys: dict[str, jwt.PyJWK] = {}
+        self.readings = 0
         self._read_s = float("-inf")
         self._reading = asyncio.Lock()
 
@@ -48,6 +49,7 @@ class KeySet:
                 return
             self._read_s = now_s
             self._keys = usable(await self._read())
+            self.readings += 1
 
     async def follow(self) -> None:
         """Refresh now and then, until cancelled."""
@@ -65,7 +67,7 @@ class KeySet:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
             async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self._source) as answer:
                 answer.raise_for_status()
-                return await answer.content.read(MAX_BYTES + 1)
+                return await _whole(answer.content)
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             raise KeySetUnusable(f"it cannot be read ({type(error).__name__})") from error
 
@@ -74,18 +76,26 @@ class KeySet:
             return file.read(MAX_BYTES + 1)
 
 
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """To its end, or so far that it is too large: a single read is content with what has come so far."""
+    body = bytearray()
+    while len(body) <= MAX_BYTES and (part := await content.readany()):
+        body += part
+    return bytes(body)
+
+
 def usable(body: bytes) -> dict[str, jwt.PyJWK]:
     """The keys that may check a token, by their id. Raises KeySetUnusable when there is none."""
     if len(body) > MAX_BYTES:
         raise KeySetUnusable("it is too large")
     try:
         told = json.loads(body)["keys"][:MAX_KEYS]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise KeySetUnusable("it is no JSON Web Key Set") from error
     keys = {}
     for one in told:
         key = _key(one)
-        if key is not None and key.key_id:
+        if key is not None and isinstance(key.key_id, str) and key.key_id:
             keys[key.key_id] = key
     if not keys:
         raise KeySetUnusable(f"it has no key for {' or '.join(ALGORITHMS)} with an id")
@@ -94,11 +104,11 @@ def usable(body: bytes) -> dict[str, jwt.PyJWK]:
 
 def _key(told: object) -> jwt.PyJWK | None:
     """A public key for signatures; secrets (`oct`), weak keys and other uses are none."""
-    if not isinstance(told, dict) or told.get("kty") not in {"RSA", "OKP"} or told.get("use", "sig") != "sig":
+    if not isinstance(told, dict) or told.get("kty") not in ("RSA", "OKP") or told.get("use", "sig") != "sig":
         return None
     try:
         key = jwt.PyJWK(told, algorithm=told.get("alg") or ("RS256" if told["kty"] == "RSA" else "EdDSA"))
-    except jwt.PyJWTError:
+    except (jwt.PyJWTError, TypeError, ValueError):  # what others write may be of any type
         return None
     weak = told["kty"] == "RSA" and key.key.key_size < RSA_MIN_BITS
     return key if key.algorithm_name in ALGORITHMS and not weak else None

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import socket
 import sys
 from http import HTTPStatus
@@ -82,6 +83,7 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is in flight and stop. Exits 1 if it could not start."""
+    _leave_no_dump()
     try:
         if settings.traces_endpoint:
             export_to(settings.traces_endpoint)
@@ -98,6 +100,13 @@ def serve(settings: Settings) -> None:
         sys.exit(1)
 
 
+def _leave_no_dump() -> None:
+    """In this process's memory stands what callers send, a card's number too; a dump would keep it."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    # Not zero: where dumps go to a program, Linux heeds this limit only when it is one byte (core(5), fs/coredump.c).
+    resource.setrlimit(resource.RLIMIT_CORE, (1 if most else 0, most))
+
+
 async def _serve(settings: Settings) -> bool:
     services = Services(settings)
     if services.keys is not None:  # before anything is opened: without keys nobody can be believed
@@ -108,6 +117,7 @@ async def _serve(settings: Settings) -> bool:
         port=settings.port,
         http=_Connection,
         ws="none",
+        proxy_headers=False,  # uvicorn would believe whoever is on this host; ours are the TRUSTED_PROXIES
         access_log=False,
         log_config=None,
         backlog=BACKLOG,

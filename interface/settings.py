@@ -1,6 +1,7 @@
 """Every setting, from the environment. What is missing or wrong is named, all at once, and its value never shown."""
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -15,6 +16,11 @@ MIN_SECRET_BYTES = 32
 ENCRYPTION_KEY_BYTES = 32
 DEFAULT_PORT = 8003
 MAX_RATE = 1_000_000
+_WHOLE = re.compile(r"[0-9]{1,9}")
+_ORIGIN = re.compile(r"https?://[^\s/?#@]+")
+_ADDRESS = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
+# Kafka's own rule, but for names of dots alone.
+_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
@@ -64,14 +70,14 @@ def read(environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         database_url=_database_url(given),
         stripe_api_key=given.required("STRIPE_API_KEY"),
-        stripe_api_base=given.optional("STRIPE_API_BASE"),
+        stripe_api_base=given.address("STRIPE_API_BASE"),
         stripe_raw_cards=given.switch("STRIPE_RAW_CARDS", default="off"),
         stripe_webhook_secrets=_webhook_secrets(given),
         sweep_s=given.number("STRIPE_SWEEP_S", 60, 3_600),
         kafka_bootstrap_servers=given.required("KAFKA_BOOTSTRAP_SERVERS"),
-        traces_endpoint=given.optional("OTEL_EXPORTER_OTLP_ENDPOINT"),
-        kafka_topic=given.optional("KAFKA_TOPIC") or "payments",
-        cinema_topic=given.optional("CINEMA_TOPIC") or "movie_app_events",
+        traces_endpoint=given.address("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        kafka_topic=given.topic("KAFKA_TOPIC", "payments"),
+        cinema_topic=given.topic("CINEMA_TOPIC", "movie_app_events"),
         cinema_events_reason=given.switch("CINEMA_EVENTS_REASON", default="off"),
         jwt_secret_keys=_jwt_secrets(given),
         jwt_key_set=given.optional("JWT_JWKS"),
@@ -88,7 +94,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         ),
         host=given.optional("PAYMENT_SERVICE_HOST") or "127.0.0.1",
         port=given.number("PAYMENT_SERVICE_PORT", DEFAULT_PORT, 65_535),
-        public_url=(given.optional("PUBLIC_URL") or "").rstrip("/") or None,
+        public_url=(given.address("PUBLIC_URL") or "").rstrip("/") or None,
         max_threads=given.number("MAX_THREADS", 8, 64),
     )
     if given.problems:
@@ -115,7 +121,7 @@ class _Given:
 
     def number(self, name: str, default: int, largest: int) -> int:
         text = self.optional(name) or str(default)
-        if not text.isdecimal() or not 1 <= int(text) <= largest:
+        if not _WHOLE.fullmatch(text) or not 1 <= int(text) <= largest:
             self.problems.append(f"{name} must be a whole number from 1 to {largest}")
             return default
         return int(text)
@@ -125,6 +131,18 @@ class _Given:
         if value not in {"on", "off"}:
             self.problems.append(f"{name} must be on or off")
         return value == "on"
+
+    def address(self, name: str) -> str | None:
+        value = self.optional(name)
+        if value is not None and not _ADDRESS.fullmatch(value):
+            self.problems.append(f"{name} must be an http(s) address, without a query or a password")
+        return value
+
+    def topic(self, name: str, default: str) -> str:
+        value = self.optional(name) or default
+        if not _TOPIC.fullmatch(value):
+            self.problems.append(f"{name} must be letters, digits, dots, underscores and hyphens")
+        return value
 
     def each(self, name: str, read_one: Callable[[str], T], form: str) -> list[T]:
         """A list with commas."""
@@ -162,7 +180,7 @@ def _jwt_secrets(given: _Given) -> tuple[str, ...]:
     # Where others sign with keys of a set, no secret of ours is needed.
     text = given.optional("JWT_SECRET_KEY") if given.optional("JWT_JWKS") else given.required("JWT_SECRET_KEY")
     secrets = tuple(filter(None, (secret.strip() for secret in (text or "").split(","))))
-    if any(len(secret.encode()) < MIN_SECRET_BYTES for secret in secrets):
+    if text and not (secrets and all(len(secret.encode()) >= MIN_SECRET_BYTES for secret in secrets)):
         given.problems.append(
             f"JWT_SECRET_KEY must have at least {MIN_SECRET_BYTES} bytes (several, for rotation, with commas)"
         )
@@ -170,12 +188,16 @@ def _jwt_secrets(given: _Given) -> tuple[str, ...]:
 
 
 def _encryption_keys(given: _Given) -> tuple[bytes, ...]:
-    given.required("ENCRYPTION_KEY")
-    form = f"{ENCRYPTION_KEY_BYTES} bytes in hex (several, for rotation, with commas)"
-    keys = given.each("ENCRYPTION_KEY", bytes.fromhex, form)
-    if any(len(key) != ENCRYPTION_KEY_BYTES for key in keys):
-        given.problems.append(f"ENCRYPTION_KEY must be {form}")
-    return tuple(keys)
+    text = given.required("ENCRYPTION_KEY")
+    try:
+        keys = tuple(bytes.fromhex(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        keys = ()
+    if text and not (keys and all(len(key) == ENCRYPTION_KEY_BYTES for key in keys)):
+        given.problems.append(
+            f"ENCRYPTION_KEY must be {ENCRYPTION_KEY_BYTES} bytes in hex (several, for rotation, with commas)"
+        )
+    return keys
 
 
 def _currency(given: _Given) -> str:
@@ -195,7 +217,6 @@ def _rate_limits(given: _Given) -> tuple[Limit, ...]:
 
 
 def _origin(text: str) -> str:
-    scheme, _, host = text.partition("://")
-    if text != "*" and (scheme not in {"http", "https"} or not host or "/" in host):
+    if text != "*" and not _ORIGIN.fullmatch(text):
         raise ValueError(text)
     return text

@@ -82,9 +82,13 @@ class Tokens:
         self._clock = clock
         self._invalidated = invalidated
         self._remembered: OrderedDict[str, Caller] = OrderedDict()
+        self._readings = 0
 
     def check(self, token: str) -> Caller:
         """The caller that the token names. Raises TokenRefused."""
+        if self._trust.keys is not None and self._trust.keys.readings != self._readings:
+            self._readings = self._trust.keys.readings
+            self._remembered.clear()  # a token is believed no longer than its key
         caller = self._remembered.get(token)
         if caller is None:
             caller = self._verified(token)

@@ -14,7 +14,8 @@ from interface.services import Services
 from interface.tokens import Caller
 from interface.web import documented
 from interface.web.access import authenticated, caller_of
-from interface.web.problems import ProblemError, problem
+from interface.web.card_numbers import holds_card_number
+from interface.web.problems import FieldError, ProblemError, bad_request, problem
 from interface.web.reading import check_request
 
 TokenId = Annotated[
@@ -52,6 +53,8 @@ async def invalidate(
         challenge = f'Bearer error="insufficient_scope", scope="{ADMIN}"'
         refused = problem(403, "missing-scope", f"somebody else's token needs the scope {ADMIN}")
         raise ProblemError(refused, {"WWW-Authenticate": challenge})
+    if token_id != caller.token_id and holds_card_number(token_id):
+        raise bad_request(FieldError("a card number must not be sent here", parameter="token_id"))
     own = caller.expires_at if token_id == caller.token_id else None
     await services.invalidated.invalidate(token_id, own or data.expires_at)
     return Response(Invalidation(token_id, invalidated=True))

@@ -5,8 +5,7 @@ Translations only. A booking's payment is one stream, so whatever keys, clicks a
 
 import time
 from collections.abc import Awaitable
-from datetime import datetime
-from typing import Any, cast, get_args
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -18,11 +17,10 @@ from application.event_store import StoreUnavailable
 from application.gateway import Unknown
 from application.history import History
 from application.payment_stream import Context
-from application.payments import Answer, KeyReused, PaymentNotFound, ProviderUnavailable, operation_id, payment_id
+from application.payments import KeyReused, PaymentNotFound, ProviderUnavailable, operation_id, payment_id
 from application.settlement import Contended
 from domain.errors import InvalidMoney, PaymentRefusal
-from domain.money import Money
-from domain.payment import Payment, Phase
+from domain.payment import Phase
 from domain.payment_commands import Authorize, Refund
 from domain.payment_facts import Failure
 from interface.services import Services
@@ -31,28 +29,19 @@ from interface.web.access import caller_of, needs
 from interface.web.card_numbers import fields_with_card_numbers
 from interface.web.contracts import cinema_bodies as bodies
 from interface.web.contracts.amounts import from_major, to_major
+from interface.web.contracts.cinema_answers import duplicate, processed, refunded, shown
 from interface.web.contracts.cinema_bodies import MethodView, ProcessBody, RefundBody
 from interface.web.contracts.cinema_cards import NO_METHOD, method_for, takes_cards
 from interface.web.contracts.cinema_words import (
-    Method,
-    NotPaid,
-    Paid,
-    Returned,
-    Transaction,
     channel,
-    code_of,
     outcome_of,
-    refund_of,
     refused,
-    transaction_of,
-    word_for,
 )
 from interface.web.waiting import correlation_of
 
 # Derives a booking's stream, whoever asks: it never changes.
 CONTRACT = "contract:cinema"
 Http = Request[Caller, Any, State]
-PAID_BY: Method = "credit_card"
 
 
 # --- Calls -------------------------------------------------------------------------------------------------------
@@ -90,7 +79,7 @@ async def _process(request: Http, services: Services) -> Response[Any]:
     stream = payment_id(CONTRACT, body.booking_id)
     history = await _history(services, stream)
     if history.payment is not None and history.payment.phase is not Phase.DECLINED:
-        return _duplicate(history, now)
+        return duplicate(history, now)
     method = await method_for(body.payment_method, body.card_details, services)
     if isinstance(method, Unknown):
         return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
@@ -118,33 +107,7 @@ async def _process(request: Http, services: Services) -> Response[Any]:
         return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
     if answer.outcome == "done" and not answer.replayed:
         services.metrics.cinema_volume.labels("process", amount.currency).inc(amount.minor)
-    return _processed(answer, body, now)
-
-
-def _processed(answer: Answer, body: ProcessBody, now: datetime) -> Response[Any]:
-    transaction = transaction_of(answer.at.id)
-    amount = to_major(answer.at.payment.amount)
-    if answer.outcome == "done":
-        if answer.replayed:
-            said = "the booking is paid already"
-            return refused("DUPLICATE_TRANSACTION", said, now, transaction_id=transaction)
-        paid = Paid(
-            transaction_id=transaction,
-            booking_id=body.booking_id,
-            amount=amount,
-            payment_method=body.payment_method,
-            processed_at=answer.at.updated_at,
-            message="Payment processed successfully",
-        )
-        return Response(paid)
-    if answer.outcome == "failed":
-        failure = answer.at.payment.failure
-        return _not_paid(body, amount, code_of(failure), failure.message if failure else "declined", now)
-    if answer.replayed:
-        said = "the booking is being paid"
-        return refused("DUPLICATE_TRANSACTION", said, now, transaction_id=transaction, retry=True)
-    said = "the outcome is not known yet; ask for the transaction's status"
-    return refused("PAYMENT_GATEWAY_ERROR", said, now, transaction_id=transaction, retry=True)
+    return processed(answer, body, now)
 
 
 async def _refund(request: Http, services: Services) -> Response[Any]:
@@ -176,26 +139,7 @@ async def _refund(request: Http, services: Services) -> Response[Any]:
         return refused("PAYMENT_GATEWAY_ERROR", "the payment provider does not answer", now, retry=True)
     if answer.outcome == "done" and not answer.replayed:
         services.metrics.cinema_volume.labels("refund", amount.currency).inc(amount.minor)
-    return _refunded(answer, body, wish.operation, amount, now)
-
-
-def _refunded(answer: Answer, body: RefundBody, operation: str, amount: Money, now: datetime) -> Response[Any]:
-    if answer.outcome == "failed":
-        failure = answer.at.payment.failure
-        said = failure.message if failure else "the refund was refused"
-        return refused("REFUND_NOT_ALLOWED", said, now, transaction_id=body.original_transaction_id)
-    if answer.outcome == "open":
-        said = "the outcome is not known yet; the same request may be sent again"
-        return refused("PAYMENT_GATEWAY_ERROR", said, now, transaction_id=body.original_transaction_id, retry=True)
-    returned = Returned(
-        refund_transaction_id=refund_of(operation),
-        original_transaction_id=body.original_transaction_id,
-        booking_id=body.booking_id,
-        refund_amount=to_major(amount),
-        processed_at=answer.at.updated_at,
-        message="Refund processed successfully",
-    )
-    return Response(returned)
+    return refunded(answer, body, wish.operation, amount, now)
 
 
 @get("/status/{transaction_id:str}", guards=[needs("read:payment")], operation_class=bodies.STATUS)
@@ -205,18 +149,7 @@ async def status(services: Services, transaction_id: str) -> Response[Any]:
     history = await _history(services, stream) if stream else None
     if history is None or history.payment is None or not history.payment.order:
         return refused("TRANSACTION_NOT_FOUND", "there is no such transaction", now)
-    payment = history.payment
-    word = word_for(payment)
-    shown = Transaction(
-        transaction_id=transaction_of(history.stream),
-        status=word,
-        booking_id=payment.order or "",
-        amount=to_major(payment.amount),
-        payment_method=_paid_by(payment),
-        created_at=history.envelopes[0].at,
-        processed_at=None if word == "pending" else history.envelopes[-1].at,
-    )
-    return Response(shown)
+    return Response(shown(history.payment, history))
 
 
 @get("/methods", guards=[needs("read:payment")], sync_to_thread=False, operation_class=bodies.METHODS)
@@ -245,8 +178,10 @@ async def _read(request: Http, into: type[Any]) -> Any:
         said = said.partition(" '")[0]  # between such quotes it repeats what was given
         missing = "missing required field" in said
         return _invalid((path.rstrip("`") or (said.split("`")[1] if missing else "")).split("."), said)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+    except (DecodeError, UnicodeDecodeError):
         return _invalid([], "the body is not well-formed JSON")
+    except RecursionError:
+        return _invalid([], "the body nests too deep")
     if wrong := fields_with_card_numbers(body):
         return _invalid(wrong[:1], "a card number must not stand here")
     amount: Raw = body.amount if isinstance(body, ProcessBody) else body.refund_amount
@@ -258,24 +193,6 @@ async def _read(request: Http, into: type[Any]) -> Any:
 def _invalid(path: list[str], said: str) -> Response[Any]:
     where = ["body", *filter(None, path)]
     return Response({"detail": [{"loc": where, "msg": said, "type": "value_error"}]}, status_code=422)
-
-
-def _not_paid(body: ProcessBody, amount: Raw, code: Any, said: str, now: datetime) -> Response[Any]:
-    failed = NotPaid(
-        booking_id=body.booking_id,
-        amount=amount,
-        payment_method=body.payment_method,
-        error_code=code,
-        error_message=said,
-        processed_at=now,
-    )
-    return Response(failed, status_code=400)
-
-
-def _duplicate(history: History, now: datetime) -> Response[Any]:
-    pending = word_for(cast(Payment, history.payment)) == "pending"
-    said = "the booking is being paid" if pending else "the booking is paid already"
-    return refused("DUPLICATE_TRANSACTION", said, now, transaction_id=transaction_of(history.stream), retry=pending)
 
 
 async def _history(services: Services, stream: UUID) -> History:
@@ -291,11 +208,6 @@ def _stream(transaction_id: str) -> UUID | None:
         return UUID(text) if prefix == "TXN" and len(text) == 32 else None
     except ValueError:
         return None
-
-
-def _paid_by(payment: Payment) -> Method:
-    given = payment.metadata.get("payment_method")
-    return next((name for name in get_args(Method) if name == given), PAID_BY)
 
 
 def _context(request: Http) -> Context:
