@@ -46,20 +46,21 @@ class Breaker(PaymentGateway):
         return max(left_s, BUSY_RETRY_S)
 
     async def perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
-        return await self._guarded(lambda: self._gateway.perform(instruction))
+        return await self.guarded(lambda: self._gateway.perform(instruction))
 
     async def standing(
         self, payment: UUID, authorization: str, payment_intent: str | None
     ) -> Standing | Absent | Unknown:
-        return await self._guarded(lambda: self._gateway.standing(payment, authorization, payment_intent))
+        return await self.guarded(lambda: self._gateway.standing(payment, authorization, payment_intent))
 
     async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
-        return await self._guarded(lambda: self._gateway.payment_of(payment_intent))
+        return await self.guarded(lambda: self._gateway.payment_of(payment_intent))
 
     async def verify(self) -> None:
         await self._gateway.verify()
 
-    async def _guarded(self, call: Callable[[], Awaitable[T | Unknown]]) -> T | Unknown:
+    async def guarded(self, call: Callable[[], Awaitable[T | Unknown]]) -> T | Unknown:
+        """The answer to a call, which is not made while the provider does not answer."""
         if self.unavailable_s() is not None:
             return Unknown("breaker open" if self.is_open else "too many calls")
         probe = self.is_open

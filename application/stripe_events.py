@@ -31,6 +31,18 @@ ENABLED = (
     "refund.created",
     "refund.updated",
     "refund.failed",
+    "customer.deleted",
+    "customer.updated",
+    "customer.subscription.created",
+    "customer.subscription.updated",
+    "customer.subscription.deleted",
+    "invoice.paid",
+    "invoice.payment_failed",
+    "invoice.payment_action_required",
+    "payment_method.attached",
+    "payment_method.automatically_updated",
+    "payment_method.detached",
+    "payment_method.updated",
 )
 
 
@@ -43,17 +55,26 @@ class BadEvent(Exception):  # noqa: N818  it says what was found
 
 
 class Thing(Struct, frozen=True):
-    """The object of an event: a PaymentIntent, a charge, a refund, a dispute or something else."""
+    """The object of an event: a PaymentIntent, a charge, a refund, a dispute, an invoice or something else.
+
+    What it names is an id, or the named object itself.
+    """
 
     object: str = ""
     id: str = ""
     payment_intent: str | dict[str, Any] | None = None
     charge: Any = None
     metadata: dict[str, str] | None = None
+    customer: Any = None
+    subscription: Any = None
+    parent: Any = None
 
 
 class Data(Struct, frozen=True):
+    """`previous_attributes`: of what has changed, how it was before."""
+
     object: Thing
+    previous_attributes: dict[str, Any] | None = None
 
 
 class Request(Struct, frozen=True):
@@ -102,6 +123,8 @@ def event(told: StripeEvent) -> Event:
         operation=operation_of(told.request.idempotency_key, payment) if isinstance(told.request, Request) else None,
         created_at=datetime.fromtimestamp(told.created, UTC),
         account=told.account,
+        customer=_customer(told.data),
+        subscription=thing.id if thing.object == "subscription" else _named(_subscription(thing)),
     )
 
 
@@ -109,9 +132,24 @@ def _about(thing: Thing) -> str | None:
     """Stripe's name of the payment: its PaymentIntent, or the charge when it has none."""
     if thing.object == "payment_intent" or (thing.object == "charge" and not thing.payment_intent):
         return thing.id
-    named = thing.payment_intent or thing.charge
-    name = named.get("id") if isinstance(named, dict) else named
-    return name if isinstance(name, str) else None
+    return _named(thing.payment_intent or thing.charge)
+
+
+def _customer(data: Data) -> str | None:
+    """Whom it is about. What was taken from a customer names it no more, and says so."""
+    thing, before = data.object, data.previous_attributes or {}
+    return thing.id if thing.object == "customer" else _named(thing.customer or before.get("customer"))
+
+
+def _subscription(thing: Thing) -> object:
+    """What an invoice is for; its parent says so since API version 2025-03-31."""
+    told = thing.parent.get("subscription_details") if isinstance(thing.parent, dict) else None
+    return thing.subscription or (told.get("subscription") if isinstance(told, dict) else None)
+
+
+def _named(told: object) -> str | None:
+    name = told.get("id") if isinstance(told, dict) else told
+    return name if isinstance(name, str) and name else None
 
 
 def operation_of(key: str | None, payment: UUID | None) -> str | None:

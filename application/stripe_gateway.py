@@ -5,13 +5,12 @@ Only this file and its neighbours stripe_* import stripe.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
 import aiohttp
 import stripe
-from msgspec import DecodeError
 from stripe.params import (
     PaymentIntentCancelParams,
     PaymentIntentCaptureParams,
@@ -36,39 +35,27 @@ from application.gateway import (
 from application.inbox import EventPage
 from application.stripe_adoption import ADOPTED, adopt
 from application.stripe_answers import Intent, Refund, evidence, read
-from application.stripe_errors import Refused, judge
+from application.stripe_client import OPERATION_DEADLINE_S, StripeApi, answered
+from application.stripe_errors import Refused
 from application.stripe_lookups import StripeLookups
-from application.stripe_methods import NotAllowed, RawCard, keep_bodies_out_of_logs, of_card, of_token
+from application.stripe_methods import NotAllowed, RawCard, of_card, of_token
 from application.stripe_outcomes import authorization, charge_id
 from application.stripe_standing import marks, refund_failure
-from domain.errors import InvalidMoney
 from domain.money import from_stripe, to_stripe
 from domain.payment_commands import Outcome, RecordCaptured, RecordFailed, RecordRefunded, RecordVoided
 from domain.payment_facts import Failure
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 5
-REQUEST_TIMEOUT_S = 30
-# Everything for one operation, the SDK's own retries included. Shorter than the age at which it counts as abandoned.
-OPERATION_DEADLINE_S = 40
-MAX_NETWORK_RETRIES = 2
-# Callers that may wait for Stripe at once; each holds a connection and little else.
-MAX_CONNECTIONS = 1_000
-
 
 class StripeGateway:
     """One a process. Every POST carries the operation's own idempotency key."""
 
     def __init__(self, api_key: str, api_base: str | None = None, public_url: str | None = None) -> None:
-        stripe.enable_telemetry = False  # it would write to the home folder
-        keep_bodies_out_of_logs()
+        self.api = StripeApi(api_key, api_base)
         self._public_url = public_url
-        self._api_key = api_key
-        self._api_base = api_base
+        self._get = self.api.get
         self._lookups = StripeLookups(self._get)
-        self._session: aiohttp.ClientSession | None = None
-        self._client_or_none: stripe.StripeClient | None = None
 
     async def charge(self, charge: str) -> ChargeSeen | Absent | Unknown:
         """See ChargeLookup."""
@@ -76,7 +63,7 @@ class StripeGateway:
 
     async def method_of(self, card: RawCard) -> str | Failure | NotAllowed | Unknown:
         """A payment method for a card by its number: see of_card."""
-        return await of_card(card, self._client.raw_request_async)
+        return await of_card(card, self.api.request)
 
     async def events(self, since: datetime, after: str | None) -> EventPage | Unknown:
         """A page of the list of events: see StripeLookups."""
@@ -89,18 +76,21 @@ class StripeGateway:
         """Ask Stripe who we are. Raises GatewayMisconfigured when it refuses, and only then."""
         try:
             async with asyncio.timeout(OPERATION_DEADLINE_S):
-                await self._client.v1.balance.retrieve_async()
+                await self._get("balance")
         except (stripe.AuthenticationError, stripe.PermissionError) as error:
             raise GatewayMisconfigured(type(error).__name__) from error
         except (stripe.StripeError, aiohttp.ClientError, TimeoutError):
             log.warning("the provider did not answer at start-up; operations stay open until it does")
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self.api.close()
 
     async def perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
-        return await self._ask(instruction.operation, lambda: self._perform(instruction))
+        operation = instruction.operation
+        answer = await answered(operation, lambda: self._perform(instruction))
+        if isinstance(answer, Refused):
+            return RecordFailed(operation, answer.failure, answer.evidence, answer.payment_intent, answer.expired)
+        return answer
 
     async def standing(
         self, payment: UUID, authorization: str, payment_intent: str | None
@@ -192,58 +182,8 @@ class StripeGateway:
             return RecordFailed(operation=instruction.operation, failure=failure, evidence=proof)
         return RecordRefunded(instruction.operation, from_stripe(refund.amount, refund.currency), refund.id, proof)
 
-    # --- The call ------------------------------------------------------------------------------------------------
-
-    async def _get(self, path: str, /, **params: object) -> stripe.StripeResponse:
-        response: stripe.StripeResponse = await self._client.raw_request_async("get", f"/v1/{path}", **params)
-        return response
-
     async def _post(
         self, path: str, params: Mapping[str, object], instruction: Instruction, step: str = ""
     ) -> stripe.StripeResponse:
-        """A POST under the operation's own key. The SDK encodes, signs, retries and judges the status."""
-        response: stripe.StripeResponse = await self._client.raw_request_async(
-            "post", f"/v1/{path}", idempotency_key=instruction.idempotency_key + step, **params
-        )
-        return response
-
-    async def _ask(self, operation: str, call: Callable[[], Awaitable[Outcome | Unknown]]) -> Outcome | Unknown:
-        """Make the call within its deadline and judge how it ended. Only a clear no is a failure."""
-        try:
-            async with asyncio.timeout(OPERATION_DEADLINE_S):
-                return await call()
-        except stripe.StripeError as error:
-            return _judged(operation, error)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return Unknown(type(error).__name__)
-        except (DecodeError, ValueError, AttributeError, TypeError, AssertionError, InvalidMoney) as error:
-            # An answer we cannot read is an answer all the same: the money may have moved.
-            log.exception("the provider's answer could not be read", extra={"operation": operation})
-            return Unknown(type(error).__name__)
-
-    @property
-    def _client(self) -> stripe.StripeClient:
-        """Built at first use, inside the event loop that its session belongs to."""
-        if self._client_or_none is None:
-            connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS)
-            # Stripe sets no cookies; looking for some at each request takes longer than one would think.
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-            timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-            self._client_or_none = stripe.StripeClient(
-                self._api_key,
-                base_addresses={"api": self._api_base} if self._api_base else {},
-                max_network_retries=MAX_NETWORK_RETRIES,
-                http_client=stripe.AIOHTTPClient(timeout=timeout, session=self._session),
-            )
-        return self._client_or_none
-
-
-def _judged(operation: str, error: stripe.StripeError) -> Outcome | Unknown:
-    try:
-        verdict = judge(error)
-    except GatewayMisconfigured:
-        log.error("the provider refuses our credentials", extra={"operation": operation})  # noqa: TRY400  its text may quote the key
-        return Unknown("misconfigured")
-    if isinstance(verdict, Refused):
-        return RecordFailed(operation, verdict.failure, verdict.evidence, verdict.payment_intent, verdict.expired)
-    return verdict
+        """A POST under the operation's own key."""
+        return await self.api.post(path, params, instruction.idempotency_key + step)

@@ -1,33 +1,25 @@
 """Questions to Stripe. None of them moves anything, and none raises: what could not be learned is Unknown."""
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-import aiohttp
 import stripe
-from msgspec import DecodeError
 
 from application import stripe_bare_charges as bare
 from application.gateway import Absent, ChargeSeen, Standing, Unknown
 from application.inbox import EventPage
 from application.stripe_answers import Charge, Dispute, Found, Intent, Marked, Page, Refund, evidence, read
+from application.stripe_client import looked
 from application.stripe_events import StripeEvent, event
 from application.stripe_standing import OPERATION, PAYMENT, is_disputed, payment_named, standing
-from domain.errors import InvalidMoney
 from domain.money import from_stripe
 
-log = logging.getLogger(__name__)
-
-LOOKUP_DEADLINE_S = 30
 PAGE = 100
 # A payment has at most 200 operations of ours; whoever makes more refunds by hand is asked for no further.
 MAX_PAGES = 10
 
-T = TypeVar("T")
 Listed = TypeVar("Listed", Refund, Dispute)
 
 
@@ -67,7 +59,7 @@ class StripeLookups:
             disputes = await self._all("disputes", name, Page[Dispute]) if is_disputed(intent) else []
             return standing(authorization, response, refunds, disputes)
 
-        return await _learned(ask)
+        return await looked(ask)
 
     async def _bare(self, authorization: str, name: str) -> Standing:
         response = await self._get(f"charges/{name}")
@@ -96,7 +88,7 @@ class StripeLookups:
                 receipt_url=found.receipt_url,
             )
 
-        return await _learned(ask)
+        return await looked(ask)
 
     async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
         """The payment of ours that a PaymentIntent, or a charge without one, is marked with."""
@@ -106,7 +98,7 @@ class StripeLookups:
             response = await self._get(f"{kind}/{payment_intent}")
             return payment_named(read(response, Marked).metadata) or Absent(evidence(response, payment_intent))
 
-        return await _learned(ask)
+        return await looked(ask)
 
     async def events(self, since: datetime, after: str | None) -> EventPage | Unknown:
         """A page of what happened at or after `since`, newest first; `after` is the last id of the page before."""
@@ -118,7 +110,7 @@ class StripeLookups:
             events = tuple(event(told) for told in page.data)
             return EventPage(events, events[-1].event_id if page.has_more and events else None)
 
-        found = await _learned(ask)
+        found = await looked(ask)
         return Unknown("the cursor is gone") if isinstance(found, Absent) else found
 
     async def _all(self, kind: str, name: str, page: type[Page[Listed]]) -> list[Listed]:
@@ -132,18 +124,3 @@ class StripeLookups:
                 break
             after = {"starting_after": listed.data[-1].id}
         return found
-
-
-async def _learned(ask: Callable[[], Awaitable[T | Absent | Unknown]]) -> T | Absent | Unknown:
-    try:
-        async with asyncio.timeout(LOOKUP_DEADLINE_S):
-            return await ask()
-    except stripe.InvalidRequestError as error:
-        if error.code == "resource_missing":
-            return Absent(error.request_id or "resource_missing")
-        return Unknown(error.code or type(error).__name__)
-    except (stripe.StripeError, aiohttp.ClientError, TimeoutError) as error:
-        return Unknown(type(error).__name__)
-    except (DecodeError, ValueError, AttributeError, TypeError, AssertionError, InvalidMoney) as error:
-        log.exception("the provider's answer could not be read")
-        return Unknown(type(error).__name__)

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 import aiohttp
 import stripe
 from msgspec import DecodeError, Struct
-from stripe import _util
 from stripe.params import PaymentMethodCreateParams
 
 from application.gateway import AuthorizeInstruction, Instruction, Unknown
@@ -93,17 +92,3 @@ def _refused(error: stripe.CardError) -> Failure:
     plain = said if said and not any(letter.isdigit() for letter in said) else "the card was refused"
     details = error.error
     return Failure(error.code or "card_declined", getattr(details, "decline_code", None), plain, retryable=False)
-
-
-def keep_bodies_out_of_logs() -> None:
-    """The SDK logs each request's body at DEBUG, on the logger `stripe` and with STRIPE_LOG=debug on standard error.
-
-    Neither can be had from here on. What it logs at INFO (method, address, status) stays as it was asked for.
-    """
-    logging.getLogger("stripe").addFilter(_no_bodies)
-    if "debug" in {stripe.log, _util.STRIPE_LOG}:  # read from the environment, and under no public name
-        stripe.log = "info"
-
-
-def _no_bodies(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG

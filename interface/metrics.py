@@ -12,6 +12,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from application.billing import CustomerSeen, SubscriptionSeen
 from application.event_store import Ledger, Loaded, StreamMoved
 from application.gateway import (
     Absent,
@@ -25,6 +26,7 @@ from application.gateway import (
     VoidInstruction,
 )
 from application.privacy import Keys
+from domain import customer_commands, subscription_commands
 from domain.envelope import Envelope
 from domain.facts import NAMES, Fact
 from domain.payment_commands import Outcome, RecordActionRequired, RecordExpired, RecordFailed
@@ -194,7 +196,7 @@ class MeteredGateway(PaymentGateway):
 
     async def perform(self, instruction: AnyInstruction) -> Outcome | Unknown:
         kind = KINDS[type(instruction)]
-        outcome = await self._timed(kind, self._gateway.perform(instruction))
+        outcome = await self.timed(kind, self._gateway.perform(instruction))
         if isinstance(outcome, Unknown):
             self._metrics.operations.labels(kind, "open").inc()
         return outcome
@@ -202,10 +204,10 @@ class MeteredGateway(PaymentGateway):
     async def standing(
         self, payment: UUID, authorization: str, payment_intent: str | None
     ) -> Standing | Absent | Unknown:
-        return await self._timed("standing", self._gateway.standing(payment, authorization, payment_intent))
+        return await self.timed("standing", self._gateway.standing(payment, authorization, payment_intent))
 
     async def payment_of(self, payment_intent: str) -> UUID | Absent | Unknown:
-        return await self._timed("payment_of", self._gateway.payment_of(payment_intent))
+        return await self.timed("payment_of", self._gateway.payment_of(payment_intent))
 
     def unavailable_s(self) -> float | None:
         return self._gateway.unavailable_s()
@@ -213,7 +215,8 @@ class MeteredGateway(PaymentGateway):
     async def verify(self) -> None:
         await self._gateway.verify()
 
-    async def _timed(self, kind: str, call: Awaitable[T]) -> T:
+    async def timed(self, kind: str, call: Awaitable[T], /) -> T:
+        """The answer to a call, once it is timed and counted."""
         began = time.perf_counter()
         with provider_call(kind):
             answer = await call
@@ -227,9 +230,11 @@ def _result(outcome: object) -> str:
             return "unknown"
         case RecordFailed() | RecordExpired():
             return "declined"
+        case customer_commands.RecordRefused() | subscription_commands.RecordRefused():
+            return "declined"
         case RecordActionRequired():
             return "action_required"
-        case Standing() | UUID():
+        case Standing() | CustomerSeen() | SubscriptionSeen() | tuple() | UUID():
             return "found"
         case Absent():
             return "absent"

@@ -20,16 +20,21 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from application import inbox, recovery
+from application.billing_breaker import GuardedBilling
+from application.billing_desk import Billing
 from application.breaker import Breaker
 from application.event_store import Ledger
-from application.inbox import Entry, Inbox
+from application.inbox import Entry
+from application.inbox_handling import Inbox
 from application.payment_stream import PaymentStreams
 from application.privacy import Keys
 from application.recovery import LONGEST_PATIENCE, LONGEST_WAIT, PATIENCE, WAITING, Recovery, pause
 from application.settlement import ABANDONED_AFTER, Settlement
+from application.stripe_billing import StripeBilling
 from application.stripe_gateway import StripeGateway
 from application.sweep import alone, sweep
 from interface.bootstrap import clock
+from interface.known_customers import Known
 from interface.settings import Settings
 from interface.signals import INBOX_GREW, Bell, listen
 from projections import open_operations
@@ -65,7 +70,6 @@ class Recovering:
         streams = PaymentStreams(self._ledger, clock, self._run)
         settlement = Settlement(streams, gateway, clock)
         self._recovery = Recovery(streams, settlement, clock)
-        self._inbox = Inbox(streams, settlement, gateway, clock)
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             settings.database_url,
             min_size=1,
@@ -78,6 +82,9 @@ class Recovering:
             },
             open=False,
         )
+        provider = GuardedBilling(StripeBilling(self._stripe.api), gateway)
+        self._billing = Billing(self._ledger, provider, Known(self._pool), clock, self._run, keys.fingerprints)
+        self._inbox = Inbox(streams, settlement, gateway, clock, self._billing.events.handle)
         self._stopping = asyncio.Event()
         self._inbox_grew = asyncio.Event()
 
@@ -146,7 +153,10 @@ class Recovering:
             lease = await recovery.take(conn, found.payment, found.operation, clock())
         if lease is None:
             return
-        reason = await self._recovery.settle(found.payment, found.operation)
+        if found.aggregate == "payment":
+            reason = await self._recovery.settle(found.payment, found.operation)
+        else:
+            reason = await self._billing.settle(found.aggregate, found.payment, found.operation)
         patient = reason == WAITING
         wait = pause(
             lease.attempts, PATIENCE if patient else recovery.FIRST_WAIT, LONGEST_PATIENCE if patient else LONGEST_WAIT
@@ -176,7 +186,7 @@ class Recovering:
     async def _handle(self, entries: Sequence[Entry]) -> None:
         about: defaultdict[object, list[Entry]] = defaultdict(list)
         for entry in entries:
-            about[entry.payment or entry.payment_intent].append(entry)
+            about[entry.about].append(entry)
         at_once = asyncio.Semaphore(MAX_AT_ONCE)
 
         async def handle(group: list[Entry]) -> list[tuple[Entry, inbox.Verdict]]:

@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from application.billing_breaker import GuardedBilling
+from application.billing_desk import Billing
 from application.breaker import Breaker
 from application.event_store import StoreUnavailable
 from application.payment_stream import PaymentStreams
@@ -21,12 +23,14 @@ from application.payments import Payments
 from application.privacy import Keys
 from application.recovery import let_go
 from application.settlement import Settlement
+from application.stripe_billing import StripeBilling
 from application.stripe_gateway import StripeGateway
 from domain.payment import PaymentAt
 from interface.bootstrap import clock
 from interface.intake import Intake
 from interface.invalidation import Invalidated
 from interface.key_set import KeySet
+from interface.known_customers import Known
 from interface.log_watch import LogWatch
 from interface.metrics import MeteredGateway, MeteredLedger, Metrics
 from interface.progress import Progress
@@ -65,7 +69,8 @@ class Services:
         )
         self.log = LogWatch(settings.database_url)
         self.gateway = StripeGateway(settings.stripe_api_key, settings.stripe_api_base, settings.public_url)
-        self.breaker = Breaker(MeteredGateway(self.gateway, self.metrics), time.monotonic)
+        metered = MeteredGateway(self.gateway, self.metrics)
+        self.breaker = Breaker(metered, time.monotonic)
         streams = PaymentStreams(self.ledger, clock, self.run)
         settlement = Settlement(streams, self.breaker, clock, self._let_go)
         self.payments = Payments(streams, settlement, self.breaker, clock, keys.fingerprints)
@@ -79,6 +84,9 @@ class Services:
             kwargs={"autocommit": True, "options": "-c statement_timeout=5000", "application_name": "payledger query"},
             open=False,
         )
+        provider = GuardedBilling(StripeBilling(self.gateway.api), self.breaker, metered.timed)
+        billing = Billing(self.ledger, provider, Known(self.queries), clock, self.run, keys.fingerprints)
+        self.customers, self.subscriptions, self.catalog = billing.customers, billing.subscriptions, billing.catalog
         self._finding = Together(self._find_all)
         self.keys = KeySet(settings.jwt_key_set) if settings.jwt_key_set else None
         self.invalidated = Invalidated(self.queries, clock)

@@ -23,7 +23,8 @@ from stripe._http_client import HTTPClient
 from application.event_store import Ledger, StoreUnavailable
 from application.gateway import Instruction
 from application.history import History
-from application.inbox import Event, Inbox
+from application.inbox import Event
+from application.inbox_handling import Inbox
 from application.payment_stream import Context, PaymentStreams
 from application.payments import Payments
 from application.recovery import Recovery

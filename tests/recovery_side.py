@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from application.event_store import Ledger
 from application.history import History
-from application.inbox import Inbox
+from application.inbox_handling import Inbox
 from application.payment_stream import Context, PaymentStreams
 from application.payments import Payments
 from application.privacy import Keys

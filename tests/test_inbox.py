@@ -21,13 +21,10 @@ from application.inbox import (
     GATHER,
     KEEP,
     LEASE,
-    LONGEST_WAIT,
-    MAX_CONTRADICTIONS,
     MAX_NOTE,
     Entry,
     Event,
     EventPage,
-    Inbox,
     Verdict,
     first_verdict,
     forget,
@@ -35,10 +32,11 @@ from application.inbox import (
     store,
     take,
 )
+from application.inbox_handling import LONGEST_WAIT, MAX_CONTRADICTIONS, Inbox
 from application.payment_stream import PaymentStreams
 from application.recovery import pause
 from application.settlement import ABANDONED_AFTER, Contended, NotLearned, Settlement
-from application.stripe_gateway import OPERATION_DEADLINE_S
+from application.stripe_client import OPERATION_DEADLINE_S
 from application.sweep import FURTHEST, OVERLAP, alone, sweep
 from domain.errors import Refusal
 from domain.payment_commands import Capture, Refund, Void, Wish
@@ -250,7 +248,10 @@ def handle(
 ) -> Verdict:
     """Events of one object, each caused by a request for an operation, or not; of this payment unless told."""
     named = None if intent else payment or desk.stream
-    entries = [Entry("evt_1", "charge.updated", intent, named, name, fence=1, attempts=attempts) for name in operations]
+    entries = [
+        Entry("evt_1", "charge.updated", intent, named, name, None, None, fence=1, attempts=attempts)
+        for name in operations
+    ]
     return asyncio.run(desk.inbox.handle(entries))
 
 

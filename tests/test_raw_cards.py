@@ -213,7 +213,7 @@ def test_the_sdk_logs_no_body_however_it_is_asked_to(
 def test_without_the_guard_the_sdk_would_have_logged_it(
     url: str, talkative: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with patch("application.stripe_gateway.keep_bodies_out_of_logs"):
+    with patch("application.stripe_client.keep_bodies_out_of_logs"):
         logging.getLogger("stripe").filters.clear()
         made(url, PREPAID)
     assert PREPAID in talkative.text

@@ -23,7 +23,7 @@ from application.recovery import (
     pause,
     take,
 )
-from application.stripe_gateway import OPERATION_DEADLINE_S
+from application.stripe_client import OPERATION_DEADLINE_S
 from domain.envelope import Envelope
 from domain.errors import Refusal
 from domain.facts import of_payment

@@ -22,7 +22,7 @@ from application.settlement import (
     NotLearned,
     Settlement,
 )
-from application.stripe_gateway import OPERATION_DEADLINE_S
+from application.stripe_client import OPERATION_DEADLINE_S
 from domain.payment_commands import Authorize, Capture, Refund, Void, Wish
 from domain.payment_facts import Failed
 from interface.sandbox.postgres import Postgres

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from collections.abc import Collection
+from email.utils import formatdate
 from pathlib import Path
 
 import uvloop
@@ -82,7 +83,7 @@ class StripeStandIn:
         body = await request.read() if (request.content_length or 0) <= MAX_BODY_BYTES else None
         if body is None or len(body) > MAX_BODY_BYTES:
             too_large = refused(f"The request body is limited to {MAX_BODY_BYTES} bytes.")
-            return _answer(413, encode(too_large.body), new_id("req_"))
+            return _answer(api.now, 413, encode(too_large.body), new_id("req_"))
         path = request.path
         if path.startswith("/_sandbox/"):
             found = control(api, self._courier, request.method, path, body)
@@ -98,21 +99,26 @@ class StripeStandIn:
         if fault is not None and fault.mode in ("refused", "reset"):
             return _drop(request, reset=fault.mode == "reset")
         if fault is not None and fault.mode == "error" and fault.when == "before":
-            return _answer(fault.status, encode(fault_error(fault).body), new_id("req_"))
+            return _answer(api.now, fault.status, encode(fault_error(fault).body), new_id("req_"))
         late = slow if fault is not None and fault.when == "after" else 0.0
         reply = await api.answer(incoming, self._latency_s + slow - late, fault)
         if fault is not None and fault.mode == "reply_lost":
             return _drop(request, reset=False)
         if late:
             await asyncio.sleep(late)
-        return _answer(reply.status, reply.body, reply.request_id, incoming, replayed=reply.replayed)
+        return _answer(api.now, reply.status, reply.body, reply.request_id, incoming, replayed=reply.replayed)
 
 
 def _answer(
-    status: int, body: bytes, request_id: str, incoming: Incoming | None = None, *, replayed: bool = False
+    now: int, status: int, body: bytes, request_id: str, incoming: Incoming | None = None, *, replayed: bool = False
 ) -> web.Response:
+    """`now` is by the stand-in's clock: an answer's `Date` and the times in it are told by one."""
     given = incoming.headers if incoming is not None else {}
-    headers = {"Request-Id": request_id, "Stripe-Version": given.get("Stripe-Version", API_VERSION)}
+    headers = {
+        "Date": formatdate(now, usegmt=True),
+        "Request-Id": request_id,
+        "Stripe-Version": given.get("Stripe-Version", API_VERSION),
+    }
     if key := given.get("Idempotency-Key"):
         headers["Idempotency-Key"] = key
     if replayed:

@@ -32,7 +32,8 @@ def lister(kind: str, *equal: str, where: Callable[[Call, Json], bool] | None = 
 
     def list_objects(call: Call) -> Json:
         wanted = {name: call.params[name] for name in equal if name in call.params}
-        found = (one for one in call.change.store.newest_first(kind, wanted) if "deleted" not in one)
+        stored = call.change.store.newest_first(kind, wanted, call.params.get("starting_after"))
+        found = (one for one in stored if "deleted" not in one)
         if where is not None:
             found = (one for one in found if where(call, one))
         return _page(call, kind, _created_within(call.params.get("created"), found))
@@ -44,8 +45,9 @@ def list_events(call: Call) -> Json:
     """Newest first, 30 days back; `type` may end in `.*`."""
     patterns = call.params.get("types") or ([call.params["type"]] if "type" in call.params else [])
     chosen = re.compile("|".join(re.escape(p).replace(r"\*", ".*") for p in patterns) or ".*")
-    oldest = call.now - EVENTS_KEPT_S
-    kept = takewhile(lambda event: event["created"] >= oldest, call.change.store.newest_first("event", {}))
+    oldest = max(call.now - EVENTS_KEPT_S, _since(call.params.get("created")))
+    stored = call.change.store.newest_first("event", {}, call.params.get("starting_after"))
+    kept = takewhile(lambda event: event["created"] >= oldest, stored)
     found = (event for event in kept if chosen.fullmatch(event["type"]))
     return _page(call, "event", _created_within(call.params.get("created"), found))
 
@@ -60,10 +62,6 @@ def _page(call: Call, kind: str, found: Iterator[Json]) -> Json:
     if before is not None:
         newer = list(takewhile(lambda item: item["id"] != before, found))
         return listed(newer[-limit:], url, more=len(newer) > limit)
-    if after is not None:
-        for item in found:
-            if item["id"] == after:
-                break
     data = list(islice(found, limit + 1))
     return listed(data[:limit], url, more=len(data) > limit)
 
@@ -74,6 +72,12 @@ def _limit(params: Json) -> int:
         code = "parameter_invalid_integer"
         raise refused(f"This value must be between 1 and {MAX_LIMIT}.", code=code, param="limit")
     return limit
+
+
+def _since(created: Any) -> int:
+    """No event of before that is asked for, and they stand in the order of their times."""
+    since: int = max(created.get("gte", 0), created.get("gt", 0)) if isinstance(created, dict) else created or 0
+    return since
 
 
 def _created_within(created: Any, found: Iterable[Json]) -> Iterator[Json]:
@@ -89,28 +93,34 @@ _CLAUSE = re.compile(
     r"""\s*(?:metadata\[(["'])(?P<key>.*?)\1\]|(?P<name>\w+))\s*:\s*(["'])(?P<text>(?:\\.|(?!\4).)*)\4\s*"""
 )
 _AND = re.compile(r"(?i:AND)(?=\s)")
-_SEARCHABLE = ("currency", "customer", "status")
 
 
-def search_intents(call: Call) -> Json:
-    """`metadata['k']:'v'` and a few members, joined by AND. Stripe's own index lags up to a minute; this does not."""
-    metadata, members = _parse(call.params["query"])
-    limit = _limit(call.params)
-    found = (
-        intent
-        for intent in call.change.store.newest_first("payment_intent", members)
-        if all(intent["metadata"].get(name) == text for name, text in metadata.items())
-    )
-    if (page := call.params.get("page")) is not None:
-        cursor = _cursor(page)
-        for intent in found:
-            if intent["id"] == cursor:
-                break
-    data = list(islice(found, limit + 1))
-    more = len(data) > limit
-    following = urlsafe_b64encode(data[limit - 1]["id"].encode()).decode() if more else None
-    rest = {"has_more": more, "next_page": following, "url": "/v1/payment_intents/search"}
-    return {"object": "search_result", "data": data[:limit], **rest}
+def searcher(kind: str, *searchable: str) -> Callable[[Call], Json]:
+    """The endpoint that searches objects of a kind: `metadata['k']:'v'` and the named members, joined by AND.
+
+    Stripe's own index lags up to a minute; this does not.
+    """
+
+    def search(call: Call) -> Json:
+        metadata, members = _parse(call.params["query"], searchable)
+        limit = _limit(call.params)
+        found = (
+            one
+            for one in call.change.store.newest_first(kind, members)
+            if "deleted" not in one and all(one["metadata"].get(name) == text for name, text in metadata.items())
+        )
+        if (page := call.params.get("page")) is not None:
+            cursor = _cursor(page)
+            for one in found:
+                if one["id"] == cursor:
+                    break
+        data = list(islice(found, limit + 1))
+        more = len(data) > limit
+        following = urlsafe_b64encode(data[limit - 1]["id"].encode()).decode() if more else None
+        rest = {"has_more": more, "next_page": following, "url": f"/v1/{kind}s/search"}
+        return {"object": "search_result", "data": data[:limit], **rest}
+
+    return search
 
 
 def _cursor(page: str) -> str:
@@ -120,7 +130,7 @@ def _cursor(page: str) -> str:
         raise invalid("Invalid page: use the next_page of an earlier answer.", param="page") from None
 
 
-def _parse(query: str) -> tuple[dict[str, str], dict[str, str]]:
+def _parse(query: str, searchable: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
     metadata: dict[str, str] = {}
     members: dict[str, str] = {}
     at = 0
@@ -128,7 +138,7 @@ def _parse(query: str) -> tuple[dict[str, str], dict[str, str]]:
         text = re.sub(r"\\(.)", r"\1", clause["text"])
         if clause["key"] is not None:
             metadata[clause["key"]] = text
-        elif clause["name"] in _SEARCHABLE:
+        elif clause["name"] in searchable:
             members[clause["name"]] = text
         else:
             raise invalid(f"Field `{clause['name']}` is an unsupported search field.", param="query")
@@ -193,6 +203,8 @@ def _expand(change: Change, found: Any, steps: list[str], path: str) -> None:
         for item in found:
             _expand(change, item, steps, path)
         return
+    if isinstance(found, dict) and found.get("deleted"):
+        return  # what is left of it has no members to expand
     name, rest = steps[0], steps[1:]
     included = _INCLUDED.get((found.get("object", ""), name)) if isinstance(found, dict) else None
     if not isinstance(found, dict) or (name not in found and included is None):

@@ -16,7 +16,7 @@ from interface.sandbox import stripe_subscription_changes as changes
 from interface.sandbox import stripe_subscriptions as subscriptions
 from interface.sandbox.stripe_call import Call
 from interface.sandbox.stripe_errors import Json, unknown_route
-from interface.sandbox.stripe_lists import list_events, lister, search_intents
+from interface.sandbox.stripe_lists import list_events, lister, searcher
 
 
 class Route(NamedTuple):
@@ -26,10 +26,12 @@ class Route(NamedTuple):
     run: Callable[[Call], Json]
 
 
+_OF_INTENTS = ("currency", "customer", "status")
+
 _TABLE: tuple[tuple[str, str, Callable[[Call], Json]], ...] = (
     ("POST /v1/payment_intents", "payment_intent_create", payments.create_intent),
     ("GET /v1/payment_intents", "payment_intent_list", lister("payment_intent", "customer")),
-    ("GET /v1/payment_intents/search", "payment_intent_search", search_intents),
+    ("GET /v1/payment_intents/search", "payment_intent_search", searcher("payment_intent", *_OF_INTENTS)),
     ("GET /v1/payment_intents/*", "payment_intent_retrieve", payments.retrieve_intent),
     ("POST /v1/payment_intents/*", "payment_intent_update", payments.update_intent),
     ("POST /v1/payment_intents/*/confirm", "payment_intent_confirm", payments.confirm_intent),
@@ -50,6 +52,7 @@ _TABLE: tuple[tuple[str, str, Callable[[Call], Json]], ...] = (
     ("POST /v1/disputes/*/close", "dispute_close", disputes.close_dispute),
     ("POST /v1/customers", "customer_create", customers.create_customer),
     ("GET /v1/customers", "customer_list", lister("customer", "email")),
+    ("GET /v1/customers/search", "customer_search", searcher("customer", "email", "name", "phone")),
     ("GET /v1/customers/*", "customer_retrieve", customers.retrieve_customer),
     ("POST /v1/customers/*", "customer_update", customers.update_customer),
     ("DELETE /v1/customers/*", "customer_delete", customers.delete_customer),

@@ -4,8 +4,9 @@ Objects are kept encoded: a reader decodes a private copy, so nothing can be hal
 one request does; nothing of it is seen before `Store.apply`, which runs after the journal has it.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Container, Iterator
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import msgspec
@@ -81,13 +82,19 @@ class Store:
         """The bytes of an object that is there."""
         return self._tables[kind][wanted]
 
-    def newest_first(self, kind: str, equal: Json) -> Iterator[Json]:
-        """Copies of those objects whose members equal the given values, newest first. Inner ones are `outer.inner`."""
+    def newest_first(self, kind: str, equal: Json, after: str | None = None) -> Iterator[Json]:
+        """Copies of those objects whose members equal the given values, newest first. Inner ones are `outer.inner`.
+
+        `after`: only those older than this one, which is there; the newer ones are passed without a look into them.
+        """
         table = self._tables[kind]
         parent = next((name for name in _PARENTS.get(kind, ()) if name in equal), None)
         ids = table if parent is None else self._children[kind, parent, equal[parent]]
         needles = [_encode({name.rpartition(".")[2]: value})[1:-1] for name, value in equal.items()]
-        for wanted in reversed(ids):
+        older = reversed(ids)
+        if after is not None:
+            deque(takewhile(after.__ne__, older), maxlen=0)
+        for wanted in older:
             raw = table[wanted]
             if all(needle in raw for needle in needles):  # cheap, and decides nothing but what is worth decoding
                 found = _decode(raw)

@@ -1,0 +1,84 @@
+"""What the provider tells of customers: their cards, their subscriptions, and the invoices of these.
+
+As with payments, an event is only a hint: what is recorded is how the customer stands at the provider now.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from uuid import UUID
+
+from application.billing import BillingGateway, CustomerSeen, SubscriptionSeen
+from application.customers import CustomerNotFound, Customers
+from application.gateway import Absent, Unknown
+from application.inbox import Entry, Verdict
+from application.payment_stream import Context
+from application.settlement import Contradiction, NotLearned
+from application.subscriptions import Subscriptions
+from domain.errors import OutcomeMismatch
+
+ACTOR = "provider"
+OF_CARDS = ("customer.updated", "customer.deleted", "payment_method.")
+# A charge does not say what it was for.
+OF_CHARGES = ("charge.", "payment_intent.")
+MAX_TOLD = 200
+
+# Our customer by the provider's name for it, as far as a read model knows.
+CustomerAt = Callable[[str], Awaitable[UUID | None]]
+
+
+class CustomerEvents:
+    """One a process."""
+
+    def __init__(
+        self, customers: Customers, subscriptions: Subscriptions, gateway: BillingGateway, customer_at: CustomerAt
+    ) -> None:
+        self._customers = customers
+        self._subscriptions = subscriptions
+        self._gateway = gateway
+        self._customer_at = customer_at
+
+    async def handle(self, entries: Sequence[Entry]) -> Verdict | None:
+        """Bring up to date the customer that these entries are about; None when it is none of ours.
+
+        Raises NotLearned, Contradiction, Contended or StoreUnavailable.
+        """
+        first = entries[0]
+        if first.customer is None:
+            return None
+        customer = await self._customer_at(first.customer) or await self._marked(first.customer)
+        if customer is None:
+            return None
+        context = Context(ACTOR, first.event_id, first.event_id)
+        try:
+            if any(entry.type.startswith(OF_CARDS) for entry in entries):
+                await self._customers.look(customer, context)
+            async for seen in self._seen(first.customer, entries):
+                await self._subscriptions.learn(customer, seen, context)
+        except CustomerNotFound:
+            return Verdict("unmatched", "is marked with a customer that is not in this ledger")
+        except OutcomeMismatch as mismatch:
+            raise Contradiction(repr(mismatch)) from mismatch
+        return Verdict("done")
+
+    async def _marked(self, provider_customer: str) -> UUID | None:
+        """The provider's object knows whose it is before a read model does."""
+        seen = _learned(await self._gateway.customer(None, provider_customer))
+        return seen.stream if isinstance(seen, CustomerSeen) else None
+
+    async def _seen(self, provider_customer: str, entries: Sequence[Entry]) -> AsyncIterator[SubscriptionSeen]:
+        """The subscriptions that may have moved, as they stand now."""
+        named = sorted({entry.subscription for entry in entries if entry.subscription is not None})
+        if not named and any(entry.type.startswith(OF_CHARGES) for entry in entries):
+            owned = await self._gateway.subscriptions_of(provider_customer)
+            if isinstance(owned, Unknown):
+                raise NotLearned(owned.reason)
+            named = [] if isinstance(owned, Absent) else list(owned)
+        for name in named[:MAX_TOLD]:
+            seen = _learned(await self._gateway.subscription(None, name, provider_customer))
+            if isinstance(seen, SubscriptionSeen):
+                yield seen
+
+
+def _learned(seen: CustomerSeen | SubscriptionSeen | Absent | Unknown) -> CustomerSeen | SubscriptionSeen | Absent:
+    if isinstance(seen, Unknown):
+        raise NotLearned(seen.reason)
+    return seen

@@ -1,0 +1,231 @@
+"""The use cases of a subscription: begin one, change what it is for, cancel it, resume it.
+
+Intent, act, outcome, as with payments. Of one customer and product there is one subscription at a time, unless another
+is asked for: their streams are numbered, so that of two who begin one at once the store lets only one through.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID, uuid5
+
+from msgspec import Struct
+
+from application.billing import BillingGateway, SubscriptionSeen
+from application.catalog import Catalog
+from application.customers import Customers
+from application.event_store import StoreUnavailable
+from application.gateway import Unknown
+from application.payment_stream import Context
+from application.payments import ProviderUnavailable
+from application.settlement import KEY_LIFETIME, OVER_AFTER, Contended
+from application.streams import Asked, Done, Story, Streams, fingerprints
+from application.subscription_outcomes import instruction, learned, outcomes
+from domain.errors import AlreadySubscribed, CustomerNotReady, OutcomeMismatch, TooManyChanges
+from domain.subscription import Subscription
+from domain.subscription_commands import Cancel, Change, Resume, Subscribe, SubscriptionLearned
+
+log = logging.getLogger(__name__)
+
+# Subscriptions that one customer may have had to one product.
+MAX_OF_A_PRODUCT = 100
+
+# The subscriptions of a customer that have not ended, as far as a read model knows.
+SubscriptionsOf = Callable[[UUID], Awaitable[Sequence[Subscription]]]
+
+
+FindOut = Callable[[Story[Subscription], str, str], Awaitable[Sequence[SubscriptionLearned]]]
+
+
+class SubscriptionNotFound(Exception):  # noqa: N818  it says what is so
+    """There is no such subscription."""
+
+
+class Wanted(Struct, frozen=True):
+    """What to subscribe to. `product`: its id or name; without `price` its default. `another`: beside one there is."""
+
+    product: str
+    price: str | None = None
+    quantity: int = 1
+    trial_days: int = 0
+    another: bool = False
+
+
+class Subscriptions:
+    """One instance a process. `keys`: the one that wishes are fingerprinted with, then those it replaced."""
+
+    def __init__(
+        self,
+        streams: Streams[Subscription],
+        customers: Customers,
+        gateway: BillingGateway,
+        catalog: Catalog,
+        keys: tuple[bytes, ...],
+        subscriptions_of: SubscriptionsOf,
+    ) -> None:
+        self._streams = streams
+        self._customers = customers
+        self._gateway = gateway
+        self._catalog = catalog
+        self._keys = keys
+        self._subscriptions_of = subscriptions_of
+
+    async def load(self, subscription: UUID) -> Story[Subscription]:
+        """Raises SubscriptionNotFound or StoreUnavailable."""
+        story = await self._streams.load(subscription)
+        if story.state is None:
+            raise SubscriptionNotFound
+        return story
+
+    async def begin(self, customer: UUID, wanted: Wanted, operation: str, context: Context) -> Done[Subscription]:
+        """Begin to bill a customer. The same operation asked again is answered again.
+
+        Raises a SubscriptionRefusal, CustomerNotFound, CustomerNotReady, KeyReused, CatalogUnavailable,
+        ProviderUnavailable, Contended or StoreUnavailable.
+        """
+        asked = fingerprints(("Subscribe", customer, wanted), self._keys)
+        known = (await self._customers.load(customer)).known
+        price = await self._catalog.price(wanted.product, wanted.price)
+        stream, replayed = await self._place_for(customer, price.product, operation, another=wanted.another)
+        if not replayed:
+            if known.provider_customer is None:
+                raise CustomerNotReady(command="Subscribe", status=known.status)
+            await self._no_other(customer, price.product, wanted.another)
+        wish = Subscribe(operation, customer, price.product, price.id, wanted.quantity, wanted.trial_days)
+        return await self._carry_out(stream, Asked(wish, operation, asked), context)
+
+    async def change(
+        self,
+        subscription: UUID,
+        product: str | None,
+        price: str | None,
+        quantity: int | None,
+        operation: str,
+        context: Context,
+    ) -> Done[Subscription]:
+        """Have another product, price or quantity; what that costs at once is prorated by the provider.
+
+        Raises a SubscriptionRefusal, SubscriptionNotFound, KeyReused, CatalogUnavailable, ProviderUnavailable,
+        Contended or StoreUnavailable.
+        """
+        asked = fingerprints(("Change", product, price, quantity), self._keys)
+        now = (await self.load(subscription)).known
+        kept = now.terms.value if now.terms else None
+        of_product, of_price = (kept.product, kept.price) if kept else (now.product, now.price)
+        if product is not None or price is not None:
+            meant = await self._catalog.price(product or of_product, price)
+            if meant.product != of_product:
+                await self._no_other(now.customer, meant.product, another=False)
+            of_product, of_price = meant.product, meant.id
+        wish = Change(operation, of_product, of_price, quantity)
+        return await self._carry_out(subscription, Asked(wish, operation, asked), context)
+
+    async def cancel(
+        self, subscription: UUID, operation: str, context: Context, *, at_period_end: bool
+    ) -> Done[Subscription]:
+        """End it, at once or when what was paid for has been used. Raises as `change` does."""
+        asked = fingerprints(("Cancel", at_period_end), self._keys)
+        await self.load(subscription)
+        return await self._carry_out(subscription, Asked(Cancel(operation, at_period_end), operation, asked), context)
+
+    async def resume(self, subscription: UUID, operation: str, context: Context) -> Done[Subscription]:
+        """Keep it after all. Raises as `change` does."""
+        asked = fingerprints(("Resume",), self._keys)
+        await self.load(subscription)
+        return await self._carry_out(
+            subscription, Asked(Resume(operation, self._streams.now()), operation, asked), context
+        )
+
+    async def settle(self, subscription: UUID, operation: str, context: Context) -> Story[Subscription]:
+        """Bring an open operation to its end, if that can be. Raises StoreUnavailable or SubscriptionNotFound."""
+        story = await self._settled(await self.load(subscription), operation, context)
+        # An answer that the provider keeps under a key may repeat for ever what tells nothing.
+        return await self._recorded(story, operation, context, self._seen)
+
+    async def learn(self, customer: UUID, seen: SubscriptionSeen, context: Context) -> Story[Subscription]:
+        """Record how a customer's subscription stands at the provider and what became of its invoices.
+
+        One that no wish of ours explains becomes the customer's. Raises OutcomeMismatch, Contended or StoreUnavailable.
+        """
+        story = await self._streams.load(seen.stream or uuid5(customer, seen.subscription))
+        return await self._streams.record(story, learned(story.state, customer, seen), context)
+
+    # --- Where to begin ------------------------------------------------------------------------------------------
+
+    async def _place_for(self, customer: UUID, product: str, operation: str, *, another: bool) -> tuple[UUID, bool]:
+        """The stream of the wish, or of the next subscription; and whether the wish stands in it already."""
+        free: UUID | None = None
+        for number in range(1, MAX_OF_A_PRODUCT + 1):
+            stream = uuid5(customer, f"{product}:{number}")
+            story = await self._streams.load(stream)
+            if story.started(operation) is not None:
+                return stream, True
+            if story.state is None:
+                return free or stream, False
+            if story.state.status == "refused":
+                free = free or stream
+            elif story.state.status != "cancelled" and _product(story.state) == product and not another:
+                raise AlreadySubscribed(product=product, status=story.state.status)
+        raise TooManyChanges(limit=MAX_OF_A_PRODUCT)
+
+    async def _no_other(self, customer: UUID, product: str, another: bool) -> None:  # noqa: FBT001
+        """One that was changed to the product since it began, or that the provider told us of."""
+        if another:
+            return
+        for other in await self._subscriptions_of(customer):
+            if _product(other) == product and other.status not in {"cancelled", "refused"}:
+                raise AlreadySubscribed(product=product, status=other.status)
+
+    # --- Operations ----------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, stream: UUID, asked: Asked, context: Context) -> Done[Subscription]:
+        story, replayed = await self._streams.wish(stream, asked, context, self._ready)
+        known = story.known.operations.get(asked.operation)
+        if known is None:  # it was so already
+            return Done(story, asked.operation, "done", replayed)
+        story = await self._settled(story, asked.operation, context)
+        return Done(story, asked.operation, story.known.operations[asked.operation].outcome, replayed)
+
+    def _ready(self) -> None:
+        """What cannot be tried now is better not begun."""
+        wait_s = self._gateway.unavailable_s()
+        if wait_s is not None:
+            raise ProviderUnavailable(wait_s)
+
+    async def _settled(self, story: Story[Subscription], operation: str, context: Context) -> Story[Subscription]:
+        """By carrying it out under its own key while that lives, else by looking. What is not known stays open."""
+        lives = self._streams.age(story, operation) < KEY_LIFETIME
+        return await self._recorded(story, operation, context, self._performed if lives else self._seen)
+
+    async def _performed(
+        self, story: Story[Subscription], operation: str, provider_customer: str
+    ) -> Sequence[SubscriptionLearned]:
+        told = await self._gateway.perform_subscription(instruction(story, operation, provider_customer))
+        return [] if isinstance(told, Unknown) else [told]
+
+    async def _seen(
+        self, story: Story[Subscription], operation: str, provider_customer: str
+    ) -> Sequence[SubscriptionLearned]:
+        over = self._streams.age(story, operation) >= OVER_AFTER
+        seen = await self._gateway.subscription(story.stream, story.known.provider_subscription, provider_customer)
+        return outcomes(story.known, operation, seen, over=over)
+
+    async def _recorded(
+        self, story: Story[Subscription], operation: str, context: Context, find_out: FindOut
+    ) -> Story[Subscription]:
+        """The story with what became of an operation, if it is open and that can be learned."""
+        if story.known.operations[operation].outcome != "open":
+            return story
+        customer = (await self._customers.load(story.known.customer)).known.provider_customer
+        assert customer is not None  # noqa: S101  whoever subscribes is one at the provider
+        try:
+            return await self._streams.record(story, await find_out(story, operation, customer), context)
+        except OutcomeMismatch as mismatch:
+            log.error("the provider's answer contradicts the intent: %r", mismatch)  # noqa: TRY400  no trace needed
+        except (StoreUnavailable, Contended) as error:
+            log.warning("operation left open: %s", type(error).__name__)
+        return story
+
+
+def _product(subscription: Subscription) -> str:
+    """What it is for now."""
+    return subscription.terms.value.product if subscription.terms else subscription.product
