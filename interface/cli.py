@@ -12,6 +12,7 @@ from interface import settings as configuration
 from interface.bootstrap import clock
 from interface.cli_audit import audit
 from interface.cli_bookings import collect, refund
+from interface.cli_catalog import catalog
 from interface.cli_operations import inbox, operations
 from interface.cli_projections import projections, rebuild
 from interface.cli_tokens import revoke
@@ -24,14 +25,17 @@ DATA = click.option(
 )
 DEVELOPMENT_LIFETIME = timedelta(days=30)
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="payledger")
 def main() -> None:
     """An event-sourced payment ledger: Postgres keeps the facts, Stripe moves the money."""
-    logging.basicConfig(
-        level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    level = os.environ.get("LOG_LEVEL", "").strip() or "INFO"
+    if level not in LEVELS:
+        raise click.ClickException(f"LOG_LEVEL must be one of {', '.join(LEVELS)}")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "kafka", "stripe", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
 
@@ -125,6 +129,7 @@ def token(context: click.Context, subject: str | None, scopes: tuple[str, ...], 
 
 token.add_command(revoke)
 main.add_command(audit)
+main.add_command(catalog)
 main.add_command(collect)
 main.add_command(inbox)
 main.add_command(operations)

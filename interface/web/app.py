@@ -16,8 +16,21 @@ from interface.log_watch import before_stopping
 from interface.metrics import metered
 from interface.services import Services
 from interface.tracing import traced
-from interface.web import documented, events, health, metrics, orders, payments, returning, tokens, webhooks
-from interface.web.contracts import airline, cinema
+from interface.web import (
+    customers,
+    documented,
+    events,
+    health,
+    metrics,
+    orders,
+    payments,
+    returning,
+    subscriptions,
+    tokens,
+    webhooks,
+)
+from interface.web.billing_problems import BILLING_HANDLERS
+from interface.web.contracts import airline, cinema, gateway
 from interface.web.contracts import documented as contracts
 from interface.web.contracts.cinema_envelope import in_its_words
 from interface.web.contracts.preflight import preflights
@@ -31,7 +44,8 @@ TOLD = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 DESCRIPTION = """An event-sourced payment ledger. Amounts are whole minor units; times are RFC 3339 with an offset.
 
-Every command carries an `Idempotency-Key`: sent again with the same body it is answered again, never done again.
+A command carries an `Idempotency-Key`, unless its own words name it: sent again it is answered again, never done
+again.
 Every answer to a command carries `Ledger-Position`; a query with `?after=` that position includes it."""
 
 
@@ -57,17 +71,20 @@ def create_app(services: Services) -> Litestar:
             returning.returned,
             payments.router,
             orders.router,
+            customers.router,
+            subscriptions.router,
             events.router,
             tokens.router,
             webhooks.router,
             airline.router,
             cinema.router,
+            gateway.router,
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
             "gauges": Provide(lambda: gauges, sync_to_thread=False, use_cache=True),
         },
-        exception_handlers=HANDLERS,
+        exception_handlers=HANDLERS | BILLING_HANDLERS,
         lifespan=[lifespan],
         openapi_config=_openapi(),
         cors_config=_cors(services.settings.cors_origins),
@@ -104,7 +121,7 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
         return None
     return CORSConfig(
         allow_origins=list(origins),
-        allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Api-Key", "X-Correlation-Id"],
         expose_headers=["ETag", "Ledger-Position", "Location", "Retry-After", "Idempotent-Replayed", *TOLD],
         max_age=86_400,

@@ -13,6 +13,10 @@ _CARD = re.compile(
     r"|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17}|6(?:011|4[4-9]\d|5\d\d)\d{12}"
 )
 MAX_DIGITS = 19
+# A name that programs give: one in some thousand would pass for a card.
+_UUID = re.compile(
+    r"(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![0-9a-f])", re.IGNORECASE
+)
 
 
 def fields_with_card_numbers(value: Struct) -> list[str]:
@@ -29,9 +33,9 @@ def holds_card_number(text: str) -> bool:
     """Whether a payment card's number stands in the text: a known issuer's digits whose check digit is right.
 
     It is made of whole groups of digits, whatever groups stand beside it: an expiry date hides no number. A longer row
-    of digits is another kind of number, and so are the digits of a fraction.
+    of digits is another kind of number, and so are the digits of a fraction and of a UUID.
     """
-    rows = _ROW.finditer(unicodedata.normalize("NFKC", text))
+    rows = _ROW.finditer(_UUID.sub("#", unicodedata.normalize("NFKC", text)))
     return any(_CARD.fullmatch(digits) and _luhn(digits) for row in rows for digits in _candidates(row[0]))
 
 

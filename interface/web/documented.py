@@ -57,7 +57,7 @@ ORDER: dict[str, Any] = {
 }
 
 
-def _problem(status: int, name: str, detail: str, **extra: Any) -> ResponseSpec:
+def refused(status: int, name: str, detail: str, **extra: Any) -> ResponseSpec:
     body = {"type": f"urn:payledger:problem:{name}", "title": name.replace("-", " ").capitalize()}
     example = Example(summary=name, value=body | {"status": status, "detail": detail} | extra)
     return ResponseSpec(Problem, generate_examples=False, description=detail, media_type=MEDIA_TYPE, examples=[example])
@@ -74,79 +74,84 @@ def _payment(description: str, **changed: Any) -> ResponseSpec:
 
 
 _AMOUNT = [{"detail": "Expected 'int' >= 1", "pointer": "#/amount"}]
-_FAILURE = {"code": "card_declined", "decline_code": "insufficient_funds", "message": "declined", "retryable": True}
-_DECLINED = PAYMENT | {"status": "failed", "amount_authorized": 0, "amount_capturable": 0, "failure": _FAILURE}
+FAILURE = {"code": "card_declined", "decline_code": "insufficient_funds", "message": "declined", "retryable": True}
+_DECLINED = PAYMENT | {"status": "failed", "amount_authorized": 0, "amount_capturable": 0, "failure": FAILURE}
 
-_ANY: Mapping[int, ResponseSpec] = {
-    400: _problem(400, "invalid-request", "a field, parameter or header is wrong; each is named", errors=_AMOUNT),
-    401: _problem(401, "not-authenticated", "no bearer token, or not a valid one"),
-    403: _problem(403, "missing-scope", "the token lacks the scope this needs"),
-    429: _problem(429, "too-many-requests", "more than the limit; see Retry-After and X-RateLimit-*"),
-    503: _problem(503, "store-unavailable", "the ledger cannot answer now; see Retry-After"),
+ANY: Mapping[int, ResponseSpec] = {
+    400: refused(400, "invalid-request", "a field, parameter or header is wrong; each is named", errors=_AMOUNT),
+    401: refused(401, "not-authenticated", "no bearer token, or not a valid one"),
+    403: refused(403, "missing-scope", "the token lacks the scope this needs"),
+    429: refused(429, "too-many-requests", "more than the limit; see Retry-After and X-RateLimit-*"),
+    503: refused(503, "store-unavailable", "the ledger cannot answer now; see Retry-After"),
 }
-_READ_ONE: Mapping[int, ResponseSpec] = {404: _problem(404, "payment-not-found", "there is no such thing")}
+_READ_ONE: Mapping[int, ResponseSpec] = {404: refused(404, "payment-not-found", "there is no such thing")}
+WISH: Mapping[int, ResponseSpec] = {
+    409: refused(409, "operation-in-flight", "not now, or not in this state"),
+    413: refused(413, "request-entity-too-large", "the body is too large"),
+    415: refused(415, "unsupported-media-type", "the body must be application/json"),
+    422: refused(422, "idempotency-key-reused", "cannot be granted as asked"),
+    503: refused(503, "provider-unavailable", "the ledger or the provider cannot answer now; see Retry-After"),
+}
 _COMMAND: Mapping[int, ResponseSpec] = {
+    **WISH,
     200: _payment("asked before: the first answer again (Idempotent-Replayed: true)"),
     202: _payment("the outcome is not known yet; ask again", status="pending"),
-    402: _problem(402, "declined", "the card was declined", payment=_DECLINED),
-    409: _problem(409, "operation-in-flight", "not now, or not in this state"),
-    413: _problem(413, "request-entity-too-large", "the body is too large"),
-    415: _problem(415, "unsupported-media-type", "the body must be application/json"),
-    422: _problem(422, "idempotency-key-reused", "cannot be granted as asked"),
-    503: _problem(503, "provider-unavailable", "the ledger or the provider cannot answer now; see Retry-After"),
+    402: refused(402, "declined", "the card was declined", payment=_DECLINED),
 }
 
-READ_ONE = {**_ANY, **_READ_ONE}
-LIST = {**_ANY}
+READ_ONE = {**ANY, **_READ_ONE}
+LIST = {**ANY}
 GET_PAYMENT = READ_ONE | {200: _payment("the payment as the read model has it")}
 GET_EVENTS = READ_ONE | {200: answer(FactList, "every fact, oldest first", {"events": [FACT]})}
 LIST_PAYMENTS = LIST | {200: answer(PaymentPage, "a page, newest first", {"payments": [PAYMENT], "next_cursor": None})}
 GET_ORDER = READ_ONE | {200: answer(OrderView, "the order", ORDER)}
 LIST_ORDERS = LIST | {200: answer(OrderPage, "a page, newest first", {"orders": [ORDER], "next_cursor": None})}
-AUTHORIZE = {**_ANY, **_COMMAND, 201: _payment("the payment, authorized")}
+AUTHORIZE = {**ANY, **_COMMAND, 201: _payment("the payment, authorized")}
 MOVEMENT = {
-    **_ANY,
+    **ANY,
     **_READ_ONE,
     **_COMMAND,
     201: _payment("the payment after the movement", status="captured", amount_captured=10099),
-    412: _problem(412, "version-moved", "If-Match does not hold"),
+    412: refused(412, "version-moved", "If-Match does not hold"),
 }
 WEBHOOK: Mapping[int, ResponseSpec] = {
-    400: _problem(400, "bad-signature", "not signed by Stripe with a secret of ours, or not now"),
-    413: _problem(413, "request-entity-too-large", "the body is too large"),
-    503: _problem(503, "store-unavailable", "not kept; send it again"),
+    400: refused(400, "bad-signature", "not signed by Stripe with a secret of ours, or not now"),
+    413: refused(413, "request-entity-too-large", "the body is too large"),
+    503: refused(503, "store-unavailable", "not kept; send it again"),
 }
 INVALIDATION: Mapping[int, ResponseSpec] = {
-    **_ANY,
-    413: _problem(413, "request-entity-too-large", "the body is too large"),
-    415: _problem(415, "unsupported-media-type", "the body must be application/json"),
+    **ANY,
+    413: refused(413, "request-entity-too-large", "the body is too large"),
+    415: refused(415, "unsupported-media-type", "the body must be application/json"),
 }
 RETURN = {
-    **_ANY,
+    **ANY,
     **_READ_ONE,
     200: _payment("the payment as the provider now reports it"),
     202: _payment("the outcome is not known yet; ask again", status="pending"),
-    402: _problem(402, "declined", "authentication failed", payment=_DECLINED),
+    402: refused(402, "declined", "authentication failed", payment=_DECLINED),
 }
 
 
 # --- What the framework's document leaves out --------------------------------------------------------------------
 
 _HEADERS = {
-    "ETag": "The payment's version, for If-Match.",
+    "ETag": "The version, for If-Match where that is taken.",
     "Ledger-Position": "The position of its last fact, for `after`.",
     "Idempotent-Replayed": "`true` when the same request was answered before.",
 }
+_COMMANDS = ("/v1/payments", "/v1/customers", "/v1/subscriptions")
 
 
 def complete(document: OpenAPI) -> None:
-    """Say that bodies take no other fields, and which headers come with a payment."""
+    """Say that bodies take no other fields, and which headers come with the answer to a command."""
     for name, schema in document.components.schemas.items():
         if name.endswith("Body"):
             schema.additional_properties = False
     for path, item in (document.paths or {}).items():
-        if path.startswith("/v1/payments") and item.post:
-            _with_headers(item.post)
+        if path.startswith(_COMMANDS):
+            for operation in filter(None, (item.post, item.put, item.patch)):
+                _with_headers(operation)
 
 
 def _with_headers(operation: Operation) -> None:

@@ -20,6 +20,7 @@ from application.event_store import StoreUnavailable
 from application.payments import KeyReused, PaymentNotFound, ProviderUnavailable, VersionMoved
 from application.settlement import Contended
 from domain import errors
+from interface.web.customer_views import CustomerView, SubscriptionView
 from interface.web.views import PaymentView
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class FieldError(Struct, frozen=True, omit_defaults=True):
 
 
 class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An RFC 9457 problem document. `payment` is the payment that a declined or refused command was about."""
+    """An RFC 9457 problem document. A declined or refused command names what it was about, as it stands."""
 
     type: str
     title: str
@@ -46,6 +47,8 @@ class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
     detail: str
     errors: list[FieldError] = []
     payment: PaymentView | None = None
+    customer: CustomerView | None = None
+    subscription: SubscriptionView | None = None
 
 
 class ProblemError(Exception):
@@ -147,7 +150,7 @@ def _version_moved(_: Request[Any, Any, Any], moved: VersionMoved) -> Response[P
 
 
 def _contended(_: Request[Any, Any, Any], __: Contended) -> Response[Problem]:
-    ended = unavailable("contended", "other requests for this payment were faster; nothing was done")
+    ended = unavailable("contended", "other requests for the same were faster; nothing was done")
     return document(ended.problem, ended.headers)
 
 

@@ -29,9 +29,12 @@ class Webhook(Operation):
         self.request_body = RequestBody({"application/json": event}, required=True)
 
 
+ANSWERS = {**documented.WEBHOOK, 200: documented.answer(Received, "kept", {"received": True})}
+
+
 @post(
     "/stripe",
-    responses={**documented.WEBHOOK, 200: documented.answer(Received, "kept", {"received": True})},
+    responses=ANSWERS,
     status_code=200,
     security=[{}],
     operation_class=Webhook,
@@ -41,6 +44,14 @@ async def stripe(request: Request[Any, Any, State], services: Services) -> Respo
     """Keep an event of Stripe's, once however often it comes, and handle it soon.
 
     400 without a valid signature over the very bytes of the body, made within 300 seconds of now.
+    """
+    return await keep(request, services)
+
+
+async def keep(request: Request[Any, Any, State], services: Services, only: str | None = None) -> Response[Received]:
+    """Keep what Stripe signed in the one inbox; with `only`, nothing but events of that type.
+
+    Raises ProblemError (400) or StoreUnavailable.
     """
     body = await request.body()
     header = request.headers.get(SIGNATURE, "")
@@ -52,6 +63,8 @@ async def stripe(request: Request[Any, Any, State], services: Services) -> Respo
         raise ProblemError(problem(400, "bad-signature", said, FieldError(said, header=SIGNATURE))) from None
     except BadEvent as error:
         raise bad_request(FieldError(str(error), pointer="#")) from None
+    if only is not None and event.type != only:
+        raise bad_request(FieldError(f"only {only} is taken here", pointer="#/type"))
     await services.intake.keep(event)
     services.metrics.webhooks.labels("kept" if event.handled else "ignored").inc()
     return Response(Received())
