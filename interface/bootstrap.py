@@ -37,8 +37,10 @@ MAX_PAGE = 1_000
 # Engines beside each other get the same batch, one of the last two, if they ask for it so soon.
 SHARED_BATCHES = 2
 SHARED_S = 1.0
-# The collector of a process that folds facts looks once for so many new objects: more than two batches hold.
-COLLECT_EVERY = 250_000
+# The collector of a process that folds facts looks once for so many new objects: more than two batches hold; that of
+# one that serves requests, which leave some cycles behind, once for as many as some dozen of them make.
+FOLDING = 250_000
+SERVING = 20_000
 _LOG = """
 SELECT originator_id, originator_version, topic, state, notification_id FROM {}
 WHERE notification_id > %s AND notification_id <= %s ORDER BY notification_id LIMIT %s
@@ -51,10 +53,13 @@ def clock() -> datetime:
     return datetime.now(UTC)
 
 
-def fold_fast() -> None:
-    """Have this process look for cycles seldom: facts have none, and the search took a fifth of a catch-up."""
+def collect_seldom(every: int) -> None:
+    """Have this process look for cycles seldom, and not in what it has loaded by now.
+
+    Facts have none: the search took a fifth of a catch-up, and a tenth of a request.
+    """
     gc.freeze()
-    gc.set_threshold(COLLECT_EVERY)
+    gc.set_threshold(every)
 
 
 def worker_name() -> str:

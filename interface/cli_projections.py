@@ -16,7 +16,15 @@ from rich.text import Text
 
 from application.event_store import Ledger
 from interface import settings
-from interface.bootstrap import PROJECTIONS, READ_MODELS, fold_fast, log_reader, stream_reader, worker_name
+from interface.bootstrap import (
+    FOLDING,
+    PROJECTIONS,
+    READ_MODELS,
+    collect_seldom,
+    log_reader,
+    stream_reader,
+    worker_name,
+)
 from interface.settings import Settings, SettingsInvalid
 from projections.engine import LOCK_SPACE, Engine, Projection, connect
 from projections.parking import Parked, parked
@@ -132,7 +140,7 @@ def rebuild(name: str, database_url: str, *, accept_differences: bool, anew: boo
     if drop_old:
         _drop_old(database_url, name)
         return
-    fold_fast()
+    collect_seldom(FOLDING)
     # A connection first: where there is none, it says so.
     with _database(database_url), Ledger(database_url, pool_size=2) as ledger, _progress(name) as told:
         building = Rebuild(MODELS[name], log_reader(ledger), database_url, worker_name())

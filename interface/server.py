@@ -13,6 +13,7 @@ from msgspec import json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from application.gateway import GatewayMisconfigured
+from interface.bootstrap import SERVING, collect_seldom
 from interface.key_set import KeySetUnusable
 from interface.services import Services
 from interface.settings import Settings
@@ -78,6 +79,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            collect_seldom(SERVING)
             print(f"ready {self.config.port}", flush=True)  # noqa: T201
 
 

@@ -10,7 +10,7 @@ import psycopg
 
 from application.event_store import Ledger
 from application.privacy import Keys, Vault
-from interface.bootstrap import PROJECTIONS, fold_fast, log_reader, recall, shared, worker_name
+from interface.bootstrap import FOLDING, PROJECTIONS, collect_seldom, log_reader, recall, shared, worker_name
 from interface.kafka.publisher import NAME, Publisher
 from interface.settings import Settings
 from interface.signals import LOG_GREW, listen
@@ -48,7 +48,7 @@ def publishing(settings: Settings) -> Iterator[Projection]:
 
 
 def _follow(settings: Settings, projections: Sequence[Projection]) -> None:
-    fold_fast()
+    collect_seldom(FOLDING)
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

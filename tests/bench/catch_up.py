@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 from application.event_store import Ledger
 from domain.envelope import NO_PREVIOUS
-from interface.bootstrap import fold_fast, log_reader
+from interface.bootstrap import FOLDING, collect_seldom, log_reader
 from interface.signals import Bell, listen
 from projections import payment_status
 from projections.engine import CHANNEL, MAX_BATCH, Engine, checkpoint
@@ -68,7 +68,7 @@ def measure(lab: Lab) -> Iterator[Bar]:
 
 def catch_up(url: str) -> float:
     """Bring `payment_status` from nothing to the end of the log, as the product does; the seconds it took."""
-    fold_fast()
+    collect_seldom(FOLDING)
     with connect(url) as conn:
         conn.execute("TRUNCATE payment_status, checkpoints")
         last = one(conn, f"SELECT max(notification_id) FROM {TABLE}")
@@ -89,7 +89,7 @@ def catch_up(url: str) -> float:
 
 def _read(url: str, *, decode: bool) -> float:
     """Read the log from beginning to end in batches of the engine's size; the seconds it took."""
-    fold_fast()
+    collect_seldom(FOLDING)
     with open_ledger(url) as ledger:
         facts, start, position = log_reader(ledger), time.perf_counter(), 0
         if decode:
