@@ -32,7 +32,7 @@ test: setup ## Run the whole test suite: real Postgres, Stripe's SDK over HTTP, 
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 torture: setup ## Storms of readers and writers, 2,000 faults and 20 kills of everything; prints what was counted
-	TORTURE=minutes $(BIN)/python -m pytest --capture=no --timeout=1800 tests/test_torture.py tests/test_feed_storm.py tests/test_money_storm.py
+	TORTURE=minutes $(BIN)/python -m pytest --capture=no --timeout=1800 tests/test_torture.py tests/test_feed_storm.py tests/test_money_storm.py tests/test_billing_years.py
 
 check: setup ## Formatting, lint, types and the layers' contracts
 	$(BIN)/ruff format --check .

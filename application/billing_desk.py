@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 from uuid import UUID
 
 from application.billing import BillingGateway
@@ -15,7 +15,9 @@ from application.payment_stream import Context, RunBlocking
 from application.streams import Streams
 from application.subscriptions import SubscriptionNotFound, Subscriptions
 from domain import customer, customer_decisions, subscription, subscription_decisions
+from domain.customer_facts import CustomerFact, NameClaimed
 from domain.subscription import Subscription
+from domain.subscription_facts import SubscriptionFact
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,11 @@ class Billing:
         run: RunBlocking,
         keys: tuple[bytes, ...],
     ) -> None:
-        people = Streams(ledger, customer.evolve, customer_decisions.decide, clock, run)
-        names = Streams(ledger, customer.evolve_name, _nothing_to_decide, clock, run)
-        begun = Streams(ledger, subscription.evolve, subscription_decisions.decide, clock, run)
+        people = Streams(ledger, customer.evolve, customer_decisions.decide, clock, run, get_args(CustomerFact))
+        names = Streams(ledger, customer.evolve_name, _nothing_to_decide, clock, run, (NameClaimed,))
+        begun = Streams(
+            ledger, subscription.evolve, subscription_decisions.decide, clock, run, get_args(SubscriptionFact)
+        )
         self.catalog = Catalog(gateway, clock)
         self.customers = Customers(people, names, gateway, keys)
         self.subscriptions = Subscriptions(begun, self.customers, gateway, self.catalog, keys, known.subscriptions_of)

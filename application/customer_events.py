@@ -13,7 +13,7 @@ from application.inbox import Entry, Verdict
 from application.payment_stream import Context
 from application.settlement import Contradiction, NotLearned
 from application.subscriptions import Subscriptions
-from domain.errors import OutcomeMismatch
+from domain.errors import Refusal
 
 ACTOR = "provider"
 OF_CARDS = ("customer.updated", "customer.deleted", "payment_method.")
@@ -49,14 +49,16 @@ class CustomerEvents:
             return None
         context = Context(ACTOR, first.event_id, first.event_id)
         try:
-            if any(entry.type.startswith(OF_CARDS) for entry in entries):
-                await self._customers.look(customer, context)
+            await self._customers.load(customer)
+            # First: a card that is being changed is waited for, which what was paid meanwhile does not have to be.
             async for seen in self._seen(first.customer, entries):
                 await self._subscriptions.learn(customer, seen, context)
+            if any(entry.type.startswith(OF_CARDS) for entry in entries):
+                await self._customers.look(customer, context)
         except CustomerNotFound:
             return Verdict("unmatched", "is marked with a customer that is not in this ledger")
-        except OutcomeMismatch as mismatch:
-            raise Contradiction(repr(mismatch)) from mismatch
+        except Refusal as refusal:
+            raise Contradiction(repr(refusal)) from refusal
         return Verdict("done")
 
     async def _marked(self, provider_customer: str) -> UUID | None:

@@ -27,7 +27,7 @@ def card_operation(story: Story[Customer], token: str) -> str:
 
 
 def _comes_to_the_same(story: Story[Customer], operation: str) -> bool:
-    """Whether there is nothing to be tried anew: it is under way, was refused for good, or is what is paid with still."""
+    """Whether nothing is to be tried anew: it is under way, was refused for good, or is what is paid with still."""
     facts = (envelope.fact for envelope in story.envelopes if envelope.operation == operation)
     for fact in facts:
         if isinstance(fact, CardRefused):

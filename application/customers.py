@@ -32,7 +32,6 @@ from domain.errors import InvalidName, NameTaken, OutcomeMismatch
 
 log = logging.getLogger(__name__)
 
-
 FindOut = Callable[[Story[Customer], str], Awaitable[Sequence[CustomerOutcome]]]
 
 

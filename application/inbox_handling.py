@@ -5,6 +5,7 @@ stands at the provider now. So no order, repetition or loss of events can lead a
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -12,7 +13,7 @@ from uuid import UUID
 from application.event_store import StoreUnavailable
 from application.gateway import Absent, PaymentGateway, Unknown
 from application.history import History
-from application.inbox import OF_CUSTOMERS, Entry, Verdict
+from application.inbox import OF_CUSTOMERS, Entry, State, Verdict
 from application.payment_stream import Context, PaymentStreams
 from application.recovery import pause
 from application.settlement import ABANDONED_AFTER, Contended, Contradiction, NotLearned, Settlement
@@ -25,6 +26,8 @@ LONGEST_WAIT = timedelta(seconds=20)
 # A contradiction may be the trace of a movement under way; one that outlasts what recovery may need is for a person.
 MAX_CONTRADICTIONS = 16
 UNMATCHED = Verdict("unmatched", "names no payment of ours")
+# Of entries that are handled together the one with most left to do tells what becomes of all.
+_PRESSING: tuple[State, ...] = ("ignored", "unmatched", "done", "waiting", "stuck")
 
 # What became of entries about one customer; nothing when it is none of ours. Raises NotLearned, Contended or
 # StoreUnavailable.
@@ -56,12 +59,25 @@ class Inbox:
     async def handle(self, entries: Sequence[Entry]) -> Verdict:
         """Bring up to date what these entries are about, which all name the same object."""
         attempts = max(entry.attempts for entry in entries)
+        theirs = [entry for entry in entries if entry.type.startswith(OF_CUSTOMERS)]
+        payments = defaultdict[object, list[Entry]](list)
+        for entry in entries:
+            if entry not in theirs:
+                payments[entry.payment or entry.payment_intent].append(entry)
+        verdicts = []
+        for group in payments.values():
+            told = await self._told(self._of_payment(group, attempts), attempts)
+            if told == UNMATCHED and group[0].customer:  # then it may be for an invoice of that customer's
+                theirs += group
+            else:
+                verdicts.append(told)
+        if theirs:
+            verdicts.append(await self._told(self._of_customers(theirs), attempts))
+        return max(verdicts, key=lambda verdict: _PRESSING.index(verdict.state))
+
+    async def _told(self, handled: Awaitable[Verdict | None], attempts: int) -> Verdict:
         try:
-            if any(entry.type.startswith(OF_CUSTOMERS) for entry in entries):
-                return await self._of_customers(entries) or UNMATCHED
-            told = await self._of_payment(entries, attempts)
-            # A charge of a customer's may be for an invoice: then no payment of ours has it.
-            return (await self._of_customers(entries) or told) if told == UNMATCHED and entries[0].customer else told
+            return await handled or UNMATCHED
         except Contradiction as error:
             return Verdict("stuck" if attempts >= MAX_CONTRADICTIONS else "waiting", str(error), pause(attempts))
         except (NotLearned, Contended, StoreUnavailable) as error:

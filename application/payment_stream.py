@@ -13,6 +13,7 @@ from msgspec import Struct
 from application.event_store import Ledger, Loaded
 from application.history import History
 from domain.envelope import Envelope
+from domain.facts import is_of_payment
 from domain.payment_facts import AuthorizationStarted, PaymentFact
 
 T = TypeVar("T")
@@ -53,8 +54,13 @@ class PaymentStreams:
             yield waited
 
     async def load(self, stream: UUID) -> History:
-        """Raises StoreUnavailable. A payment that does not exist has an empty history."""
-        return History.of(stream, await self._run(lambda: self._ledger.load(stream)))
+        """Raises StoreUnavailable. What does not exist, or is no payment, has an empty history."""
+        loaded = await self._run(lambda: self._ledger.load(stream))
+        return (
+            History.of(stream, loaded)
+            if all(is_of_payment(envelope.fact) for envelope in loaded.envelopes[:1])
+            else History(stream)
+        )
 
     async def append(
         self,

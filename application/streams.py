@@ -5,7 +5,7 @@ What application/history.py and payment_stream.py are for payments, for aggregat
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import reduce
@@ -90,7 +90,7 @@ def fingerprints(told: Sequence[object], keys: Sequence[bytes]) -> tuple[str, ..
 class Streams(Generic[State]):
     """One instance a process and kind of aggregate. `evolve` folds its facts, `decide` answers commands with them.
 
-    `person` tells whom the personal fields of a stream's facts are about.
+    `facts` are its kinds: a stream of others is not one of these, whoever names it.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Streams(Generic[State]):
         decide: Callable[[State | None, Any], Sequence[Fact]],
         clock: Callable[[], datetime],
         run: RunBlocking,
-        person: Callable[[UUID], str] = str,
+        facts: Collection[type[Fact]],
     ) -> None:
         self._ledger = ledger
         self._evolve = evolve
         self._decide = decide
         self.now = clock
         self._run = run
-        self._person = person
+        self._facts = frozenset(facts)
         self._turns = WeakValueDictionary[UUID, asyncio.Lock]()
         self._settling: dict[tuple[UUID, str], asyncio.Event] = {}
 
@@ -122,8 +122,10 @@ class Streams(Generic[State]):
         return self.now() - started.at
 
     async def load(self, stream: UUID) -> Story[State]:
-        """Raises StoreUnavailable. What does not exist has an empty story."""
+        """Raises StoreUnavailable. What does not exist, or is something else, has an empty story."""
         loaded = await self._run(lambda: self._ledger.load(stream))
+        if any(type(envelope.fact) not in self._facts for envelope in loaded.envelopes[:1]):
+            return Story[State](stream)
         return self._followed(Story[State](stream), loaded)
 
     async def wish(
@@ -205,7 +207,6 @@ class Streams(Generic[State]):
     def envelopes(self, append: Append[State], context: Context) -> list[Envelope]:
         """A fact belongs to the operation that it names."""
         now, story = self.now(), append.story
-        person = self._person(story.stream)
         made = []
         for version, fact in enumerate(append.facts, story.version + 1):
             operation: str | None = getattr(fact, "operation", None)
@@ -221,7 +222,7 @@ class Streams(Generic[State]):
                     correlation=context.correlation,
                     causation=started.id if started else context.causation,
                     fingerprint=append.asked,
-                    person=person,
+                    person=str(story.stream),
                 )
             )
         return made

@@ -1,6 +1,7 @@
 """What is to be asked of the provider for an operation of a subscription, and what a look at it there tells."""
 
 from collections.abc import Iterator
+from functools import reduce
 from uuid import UUID
 
 from application.billing import (
@@ -14,7 +15,7 @@ from application.billing import (
 from application.gateway import Absent, Unknown
 from application.standing import NOT_CARRIED_OUT
 from application.streams import Story
-from domain.subscription import Operation, Subscription
+from domain.subscription import Operation, Subscription, evolve
 from domain.subscription_commands import (
     AdoptSubscription,
     RecordCancelled,
@@ -26,6 +27,7 @@ from domain.subscription_commands import (
     SubscriptionLearned,
     SubscriptionOutcome,
 )
+from domain.subscription_decisions import decide
 from domain.subscription_facts import SubscriptionRequested
 from domain.subscription_outside import movements
 
@@ -69,14 +71,14 @@ def learned(subscription: Subscription | None, customer: UUID, seen: Subscriptio
 
     `customer`: ours, for a subscription that no wish of ours explains.
     """
+    told: list[SubscriptionLearned] = []
     if subscription is None:
-        started = _started(f"adopted:{seen.subscription}", seen)
-        return [AdoptSubscription(customer, started), *seen.invoices]
-    told: list[SubscriptionLearned] = [
-        outcome
-        for name, operation in subscription.in_flight()
-        if (outcome := _outcome(name, operation, seen)) is not None
-    ]
+        told = [AdoptSubscription(customer, _started(f"adopted:{seen.subscription}", seen))]
+        # It may be planned to end, or be over, when it is first heard of.
+        subscription = reduce(evolve, decide(None, told[0]), subscription)
+        assert subscription is not None  # noqa: S101  it has begun
+    for name, operation in subscription.in_flight():
+        told += _shown(name, operation, seen)
     return [*told, *seen.invoices, *movements(subscription, seen.standing, seen.as_of, seen.evidence)]
 
 
@@ -93,13 +95,12 @@ def outcomes(
     return [RecordRefused(operation, NOT_CARRIED_OUT, seen.evidence)] if over else []
 
 
-def _outcome(name: str, operation: Operation, seen: SubscriptionSeen) -> SubscriptionOutcome | None:
-    """The outcome of an open operation, where the subscription stands as it wanted it to."""
-    return next(_shown(name, operation, seen), None)
-
-
 def _shown(name: str, operation: Operation, seen: SubscriptionSeen) -> Iterator[SubscriptionOutcome]:
-    now = seen.standing
+    """The outcome of an open operation, where the subscription bears its mark and stands as it wanted it to.
+
+    That it stands so is not enough: a look that took long may tell of before the operation began.
+    """
+    now, ours = seen.standing, seen.changed_by == name
     if operation.kind == "subscribe":
         if seen.operation == name:
             yield _started(name, seen)
@@ -107,13 +108,18 @@ def _shown(name: str, operation: Operation, seen: SubscriptionSeen) -> Iterator[
         if operation.kind == "cancel":
             yield RecordCancelled(name, now.cancelled.at, now.cancelled.cause, seen.evidence)
     elif operation.kind == "change":
-        if (now.terms.price, now.terms.quantity) == (operation.price, operation.quantity):
+        if ours and (now.terms.price, now.terms.quantity) == (operation.price, operation.quantity):
             yield RecordChanged(name, now.terms, now.period, seen.as_of, seen.evidence)
     elif operation.kind == "cancel":
-        if operation.at_period_end and now.ends_at is not None:
+        if ours and operation.at_period_end and now.ends_at is not None:
             yield RecordScheduled(name, now.ends_at, seen.as_of, seen.evidence)
-    elif now.ends_at is None:
+    elif now.ends_at is None and (ours or _is_later(seen, operation)):  # what is resumed already is not marked
         yield RecordResumed(name, seen.as_of, seen.evidence)
+
+
+def _is_later(seen: SubscriptionSeen, operation: Operation) -> bool:
+    """Than all that was known when the operation began."""
+    return operation.known_at is None or seen.as_of > operation.known_at
 
 
 def _started(operation: str, seen: SubscriptionSeen) -> RecordStarted:

@@ -16,8 +16,8 @@ from application.customers import Customers
 from application.event_store import StoreUnavailable
 from application.gateway import Unknown
 from application.payment_stream import Context
-from application.payments import ProviderUnavailable
-from application.settlement import KEY_LIFETIME, OVER_AFTER, Contended
+from application.payments import KeyReused, ProviderUnavailable
+from application.settlement import KEY_LIFETIME, MAX_CONFLICTS, OVER_AFTER, Contended
 from application.streams import Asked, Done, Story, Streams, fingerprints
 from application.subscription_outcomes import instruction, learned, outcomes
 from domain.errors import AlreadySubscribed, CustomerNotReady, OutcomeMismatch, TooManyChanges
@@ -31,7 +31,6 @@ MAX_OF_A_PRODUCT = 100
 
 # The subscriptions of a customer that have not ended, as far as a read model knows.
 SubscriptionsOf = Callable[[UUID], Awaitable[Sequence[Subscription]]]
-
 
 FindOut = Callable[[Story[Subscription], str, str], Awaitable[Sequence[SubscriptionLearned]]]
 
@@ -85,13 +84,19 @@ class Subscriptions:
         asked = fingerprints(("Subscribe", customer, wanted), self._keys)
         known = (await self._customers.load(customer)).known
         price = await self._catalog.price(wanted.product, wanted.price)
-        stream, replayed = await self._place_for(customer, price.product, operation, another=wanted.another)
-        if not replayed:
-            if known.provider_customer is None:
-                raise CustomerNotReady(command="Subscribe", status=known.status)
-            await self._no_other(customer, price.product, wanted.another)
         wish = Subscribe(operation, customer, price.product, price.id, wanted.quantity, wanted.trial_days)
-        return await self._carry_out(stream, Asked(wish, operation, asked), context)
+        for _ in range(MAX_CONFLICTS):
+            stream, replayed = await self._place_for(customer, price.product, operation, another=wanted.another)
+            if not replayed:
+                if known.provider_customer is None:
+                    raise CustomerNotReady(command="Subscribe", status=known.status)
+                await self._no_other(customer, price.product, operation, another=wanted.another)
+            try:
+                return await self._carry_out(stream, Asked(wish, operation, asked), context)
+            except AlreadySubscribed:  # somebody was faster at this place
+                if not wanted.another:
+                    raise
+        raise Contended
 
     async def change(
         self,
@@ -108,16 +113,18 @@ class Subscriptions:
         Contended or StoreUnavailable.
         """
         asked = fingerprints(("Change", product, price, quantity), self._keys)
-        now = (await self.load(subscription)).known
-        kept = now.terms.value if now.terms else None
-        of_product, of_price = (kept.product, kept.price) if kept else (now.product, now.price)
-        if product is not None or price is not None:
-            meant = await self._catalog.price(product or of_product, price)
-            if meant.product != of_product:
-                await self._no_other(now.customer, meant.product, another=False)
-            of_product, of_price = meant.product, meant.id
-        wish = Change(operation, of_product, of_price, quantity)
-        return await self._carry_out(subscription, Asked(wish, operation, asked), context)
+        story, meant = await self.load(subscription), None
+        if story.started(operation) is None and (product is not None or price is not None):
+            meant = await self._catalog.price(product or _sold(story.known)[0], price)
+            if meant.product != _sold(story.known)[0]:
+                await self._place_for(story.known.customer, meant.product, operation, another=False)
+                await self._no_other(story.known.customer, meant.product, operation, another=False)
+        wanted = (meant.product, meant.id) if meant else None
+        return await self._carry_out(
+            subscription,
+            Asked(lambda now: Change(operation, *(wanted or _sold(now)), quantity), operation, asked),
+            context,
+        )
 
     async def cancel(
         self, subscription: UUID, operation: str, context: Context, *, at_period_end: bool
@@ -154,25 +161,30 @@ class Subscriptions:
     async def _place_for(self, customer: UUID, product: str, operation: str, *, another: bool) -> tuple[UUID, bool]:
         """The stream of the wish, or of the next subscription; and whether the wish stands in it already."""
         free: UUID | None = None
+        taken: Subscription | None = None
         for number in range(1, MAX_OF_A_PRODUCT + 1):
             stream = uuid5(customer, f"{product}:{number}")
             story = await self._streams.load(stream)
             if story.started(operation) is not None:
                 return stream, True
-            if story.state is None:
-                return free or stream, False
-            if story.state.status == "refused":
+            if story.state is None or story.state.status == "refused":
                 free = free or stream
-            elif story.state.status != "cancelled" and _product(story.state) == product and not another:
-                raise AlreadySubscribed(product=product, status=story.state.status)
-        raise TooManyChanges(limit=MAX_OF_A_PRODUCT)
+            elif _is_to(story.state, product):
+                taken = story.state
+            if story.state is None:
+                break
+        if taken is not None and not another:
+            raise AlreadySubscribed(product=product, status=taken.status)
+        if free is None:
+            raise TooManyChanges(limit=MAX_OF_A_PRODUCT)
+        return free, False
 
-    async def _no_other(self, customer: UUID, product: str, another: bool) -> None:  # noqa: FBT001
-        """One that was changed to the product since it began, or that the provider told us of."""
-        if another:
-            return
+    async def _no_other(self, customer: UUID, product: str, operation: str, *, another: bool) -> None:
+        """One that was changed to it since it began, or was begun elsewhere; or another product's under this key."""
         for other in await self._subscriptions_of(customer):
-            if _product(other) == product and other.status not in {"cancelled", "refused"}:
+            if operation in other.operations and other.product != product:
+                raise KeyReused
+            if not another and operation not in other.operations and _is_to(other, product):
                 raise AlreadySubscribed(product=product, status=other.status)
 
     # --- Operations ----------------------------------------------------------------------------------------------
@@ -194,7 +206,8 @@ class Subscriptions:
     async def _settled(self, story: Story[Subscription], operation: str, context: Context) -> Story[Subscription]:
         """By carrying it out under its own key while that lives, else by looking. What is not known stays open."""
         lives = self._streams.age(story, operation) < KEY_LIFETIME
-        return await self._recorded(story, operation, context, self._performed if lives else self._seen)
+        find_out = self._performed if lives else self._seen
+        return await self._streams.once(story, operation, lambda: self._recorded(story, operation, context, find_out))
 
     async def _performed(
         self, story: Story[Subscription], operation: str, provider_customer: str
@@ -226,6 +239,12 @@ class Subscriptions:
         return story
 
 
-def _product(subscription: Subscription) -> str:
-    """What it is for now."""
-    return subscription.terms.value.product if subscription.terms else subscription.product
+def _sold(subscription: Subscription) -> tuple[str, str]:
+    """The product that it is for now, and its price."""
+    of = subscription.terms.value if subscription.terms else subscription
+    return of.product, of.price
+
+
+def _is_to(subscription: Subscription, product: str) -> bool:
+    """Whether it is one to the product that has not ended."""
+    return _sold(subscription)[0] == product and subscription.status not in {"cancelled", "refused"}
