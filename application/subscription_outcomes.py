@@ -125,3 +125,14 @@ def _is_later(seen: SubscriptionSeen, operation: Operation) -> bool:
 def _started(operation: str, seen: SubscriptionSeen) -> RecordStarted:
     now = seen.standing
     return RecordStarted(operation, seen.subscription, now.terms, now.status, now.period, seen.as_of, seen.evidence)
+
+
+def sold(subscription: Subscription) -> tuple[str, str]:
+    """The product that it is for now, and its price."""
+    of = subscription.terms.value if subscription.terms else subscription
+    return of.product, of.price
+
+
+def is_to(subscription: Subscription, product: str) -> bool:
+    """Whether it is one to the product that has not ended."""
+    return sold(subscription)[0] == product and subscription.status not in {"cancelled", "refused"}

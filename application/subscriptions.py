@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID, uuid5
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from application.billing import BillingGateway, SubscriptionSeen
 from application.catalog import Catalog
@@ -19,7 +20,7 @@ from application.payment_stream import Context
 from application.payments import KeyReused, ProviderUnavailable
 from application.settlement import KEY_LIFETIME, MAX_CONFLICTS, OVER_AFTER, Contended
 from application.streams import Asked, Done, Story, Streams, fingerprints
-from application.subscription_outcomes import instruction, learned, outcomes
+from application.subscription_outcomes import instruction, is_to, learned, outcomes, sold
 from domain.errors import AlreadySubscribed, CustomerNotReady, OutcomeMismatch, TooManyChanges
 from domain.subscription import Subscription
 from domain.subscription_commands import Cancel, Change, Resume, Subscribe, SubscriptionLearned
@@ -92,10 +93,12 @@ class Subscriptions:
                     raise CustomerNotReady(command="Subscribe", status=known.status)
                 await self._no_other(customer, price.product, operation, another=wanted.another)
             try:
-                return await self._carry_out(stream, Asked(wish, operation, asked), context)
+                done = await self._carry_out(stream, Asked(wish, operation, asked), context)
             except AlreadySubscribed:  # somebody was faster at this place
                 if not wanted.another:
                     raise
+            else:
+                return await self._billed(done, context)
         raise Contended
 
     async def change(
@@ -115,14 +118,14 @@ class Subscriptions:
         asked = fingerprints(("Change", product, price, quantity), self._keys)
         story, meant = await self.load(subscription), None
         if story.started(operation) is None and (product is not None or price is not None):
-            meant = await self._catalog.price(product or _sold(story.known)[0], price)
-            if meant.product != _sold(story.known)[0]:
+            meant = await self._catalog.price(product or sold(story.known)[0], price)
+            if meant.product != sold(story.known)[0]:
                 await self._place_for(story.known.customer, meant.product, operation, another=False)
                 await self._no_other(story.known.customer, meant.product, operation, another=False)
         wanted = (meant.product, meant.id) if meant else None
         return await self._carry_out(
             subscription,
-            Asked(lambda now: Change(operation, *(wanted or _sold(now)), quantity), operation, asked),
+            Asked(lambda now: Change(operation, *(wanted or sold(now)), quantity), operation, asked),
             context,
         )
 
@@ -169,7 +172,7 @@ class Subscriptions:
                 return stream, True
             if story.state is None or story.state.status == "refused":
                 free = free or stream
-            elif _is_to(story.state, product):
+            elif is_to(story.state, product):
                 taken = story.state
             if story.state is None:
                 break
@@ -184,7 +187,7 @@ class Subscriptions:
         for other in await self._subscriptions_of(customer):
             if operation in other.operations and other.product != product:
                 raise KeyReused
-            if not another and operation not in other.operations and _is_to(other, product):
+            if not another and operation not in other.operations and is_to(other, product):
                 raise AlreadySubscribed(product=product, status=other.status)
 
     # --- Operations ----------------------------------------------------------------------------------------------
@@ -196,6 +199,18 @@ class Subscriptions:
             return Done(story, asked.operation, "done", replayed)
         story = await self._settled(story, asked.operation, context)
         return Done(story, asked.operation, story.known.operations[asked.operation].outcome, replayed)
+
+    async def _billed(self, done: Done[Subscription], context: Context) -> Done[Subscription]:
+        """With what it cost at once, so that whoever began it need not wait for the provider's event to see it paid."""
+        begun = done.story.known
+        if done.outcome != "done" or begun.invoices:
+            return done
+        seen = await self._gateway.subscription(done.story.stream, begun.provider_subscription, None)
+        try:
+            told = seen.invoices if isinstance(seen, SubscriptionSeen) else ()
+            return replace(done, story=await self._streams.record(done.story, told, context))
+        except (OutcomeMismatch, StoreUnavailable, Contended):  # it has begun; the event tells the rest
+            return done
 
     def _ready(self) -> None:
         """What cannot be tried now is better not begun."""
@@ -237,14 +252,3 @@ class Subscriptions:
         except (StoreUnavailable, Contended) as error:
             log.warning("operation left open: %s", type(error).__name__)
         return story
-
-
-def _sold(subscription: Subscription) -> tuple[str, str]:
-    """The product that it is for now, and its price."""
-    of = subscription.terms.value if subscription.terms else subscription
-    return of.product, of.price
-
-
-def _is_to(subscription: Subscription, product: str) -> bool:
-    """Whether it is one to the product that has not ended."""
-    return _sold(subscription)[0] == product and subscription.status not in {"cancelled", "refused"}

@@ -31,7 +31,7 @@ from domain.errors import (
     SubscriptionOver,
     UnknownProduct,
 )
-from domain.subscription import Subscription
+from domain.subscription import Subscription, paid_until
 from interface.sandbox.postgres import Postgres
 from tests.billing_desk_side import (
     CALLER,
@@ -119,6 +119,11 @@ def test_a_subscription_begins_once_and_is_answered_again(desk: BillingDesk, cus
     assert (again.outcome, again.replayed, again.story.stream) == ("done", True, done.story.stream)
     [at_stripe] = desk.billed(customer)
     assert at_stripe["id"] == done.story.known.provider_subscription
+
+
+def test_what_has_begun_says_at_once_that_it_was_paid(desk: BillingDesk, customer: UUID, price: Any) -> None:
+    begun = desk.begin(customer, Wanted(price.product), "op-1").story.known
+    assert (begun.payment_status, paid_until(begun)) == ("paid", begun.period and begun.period.end)
 
 
 def test_a_trial_costs_nothing_and_its_days_and_pieces_are_as_asked_for(
