@@ -54,7 +54,6 @@ class StripeGateway:
     def __init__(self, api_key: str, api_base: str | None = None, public_url: str | None = None) -> None:
         self.api = StripeApi(api_key, api_base)
         self._public_url = public_url
-        self._get = self.api.get
         self._lookups = StripeLookups(self._get)
 
     async def charge(self, charge: str) -> ChargeSeen | Absent | Unknown:
@@ -76,7 +75,7 @@ class StripeGateway:
         """Ask Stripe who we are. Raises GatewayMisconfigured when it refuses, and only then."""
         try:
             async with asyncio.timeout(OPERATION_DEADLINE_S):
-                await self._get("balance")
+                await self.api.get("balance")
         except (stripe.AuthenticationError, stripe.PermissionError) as error:
             raise GatewayMisconfigured(type(error).__name__) from error
         except (stripe.StripeError, aiohttp.ClientError, TimeoutError):
@@ -181,6 +180,9 @@ class StripeGateway:
         if failure := refund_failure(refund):
             return RecordFailed(operation=instruction.operation, failure=failure, evidence=proof)
         return RecordRefunded(instruction.operation, from_stripe(refund.amount, refund.currency), refund.id, proof)
+
+    async def _get(self, path: str, /, **params: object) -> stripe.StripeResponse:
+        return await self.api.get(path, **params)
 
     async def _post(
         self, path: str, params: Mapping[str, object], instruction: Instruction, step: str = ""

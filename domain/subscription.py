@@ -107,7 +107,9 @@ class Subscription(Struct, frozen=True):
     @property
     def payment_status(self) -> Literal["pending", "paid", "failed"]:
         last = self.latest_invoice
-        return "pending" if last is None else "paid" if last[1].paid else "failed"
+        if last is None:
+            return "failed" if self.status == "refused" else "pending"
+        return "paid" if last[1].paid else "failed"
 
     @property
     def ends_at(self) -> datetime | None:

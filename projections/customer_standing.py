@@ -91,7 +91,9 @@ def _payment_status(subscriptions: Sequence[Subscription]) -> PaymentStatus:
     if any(_overdue(subscription) for subscription in subscriptions):
         return "failed"
     invoices = (invoice for subscription in subscriptions for invoice in subscription.invoices.values())
-    return "paid" if any(invoice.paid for invoice in invoices) else "pending"
+    if any(invoice.paid for invoice in invoices):
+        return "paid"
+    return "failed" if subscriptions and subscriptions[0].status == "refused" else "pending"
 
 
 def _of_card(customer: Customer, subscriptions: Sequence[SubscriptionAt], moment: datetime) -> Iterator[Problem]:

@@ -104,7 +104,9 @@ def told(
     [
         ([], "pending"),
         ([PENDING], "pending"),
-        ([NOT_BEGUN], "pending"),
+        ([NOT_BEGUN], "failed"),
+        ([NOT_BEGUN, ACTIVE], "paid"),
+        ([ACTIVE, NOT_BEGUN], "paid"),
         ([INCOMPLETE], "pending"),
         ([(*INCOMPLETE, not_renewed("in_1", FIRST))], "failed"),
         ([ACTIVE], "paid"),

@@ -258,7 +258,7 @@ class Book:
         counted = [bill for name, bill in self.bills.items() if bill.paid or name not in self.voided]
         counted = counted or list(self.bills.values())
         if not counted:
-            return "pending"
+            return "failed" if self.begun and self.status == "refused" else "pending"
         last = max(bill.period for bill in counted)
         return "paid" if any(bill.paid for bill in counted if bill.period == last) else "failed"
 

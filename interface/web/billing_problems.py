@@ -79,7 +79,7 @@ def _not_in_this_state(refusal: errors.SubscriptionRefusal) -> Problem:
             return problem(409, "illegal-transition", said)
         case errors.SubscriptionOver():
             said = f"{refusal.command.lower()} is not possible any more: it ended at {refusal.ended_at:%FT%TZ}"
-            return problem(409, "subscription-over", said)
+            return problem(409, "subscription-over", said, FieldError(said, parameter="subscription"))
         case errors.SubscriptionBusy():
             said = f"a {refusal.kind} of this subscription is still under way; ask again when it has ended"
             return problem(409, "operation-in-flight", said)
@@ -135,7 +135,8 @@ def _no_customer(_: Request[Any, Any, Any], __: CustomerNotFound) -> Response[Pr
 
 
 def _no_subscription(_: Request[Any, Any, Any], __: SubscriptionNotFound) -> Response[Problem]:
-    return document(problem(404, "subscription-not-found", "there is no subscription with this id"))
+    said = "there is no subscription with this id"
+    return document(problem(404, "subscription-not-found", said, FieldError(said, parameter="subscription")))
 
 
 def _no_catalog(_: Request[Any, Any, Any], __: CatalogUnavailable) -> Response[Problem]:
