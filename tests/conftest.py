@@ -18,6 +18,16 @@ from tests.system import system  # noqa: F401  # a fixture
 _numbers = count(1)
 
 
+# A file is tested on one core. The longest go first, so that no core is left alone with one of them at the end.
+LONGEST = ("test_survival", "test_black_box_cinema", "test_http_schema", "test_money_storm", "test_black_box_airline")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The others stay in the order that chance gave them."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A server on a temporary folder that everybody may enter, as pytest's own are closed to others."""
