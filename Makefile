@@ -31,7 +31,7 @@ demo: setup ## Walk one payment through a running service, or start one and stop
 test: setup ## Run the whole test suite: real Postgres, Stripe's SDK over HTTP, Kafka over a socket
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-torture: setup ## Storms of readers and writers, 2,000 faults and 20 kills of everything; prints what was counted
+torture: setup ## Storms of readers and writers, 2,000 faults, 20 kills of everything, years of 1,000 customers; prints what was counted
 	TORTURE=minutes $(BIN)/python -m pytest --capture=no --timeout=1800 tests/test_torture.py tests/test_feed_storm.py tests/test_money_storm.py tests/test_billing_years.py
 
 check: setup ## Formatting, lint, types and the layers' contracts
