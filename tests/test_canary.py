@@ -183,5 +183,11 @@ def test_a_number_is_seen_whatever_stands_beside_it(text: str) -> None:
     assert holds_card_number(text)
 
 
+def test_a_name_that_a_program_gave_is_no_card_number() -> None:
+    """One UUID in some thousand would pass for a card, and its owner's order be refused; a card beside it is found."""
+    assert not holds_card_number("39221417-7625-418a-aafc-fb864cd4d5c0")
+    assert holds_card_number(f"39221417-7625-418a-aafc-fb864cd4d5c0 {CARDS[0]}")
+
+
 def test_a_number_is_no_name_of_a_token(system: System) -> None:
     problem(system.http.post(f"/v1/tokens/{CARDS[0]}/invalidation", json={}), 400)

@@ -86,7 +86,7 @@ ELSEWHERE = {
 }
 # The same requests every time, and no search for the smallest one that fails: each costs a round trip.
 BOUNDED: Any = {
-    "max_examples": 8,
+    "max_examples": 12,
     "derandomize": True,
     "database": None,
     "deadline": None,
