@@ -32,6 +32,12 @@ Refusal
 │   ├── SubscriptionOver     it has ended, or its time has come
 │   ├── SubscriptionBusy     another operation must end first
 │   └── TooManyChanges       the subscription's history has reached its limit
+├── OrderRefusal
+│   ├── OrderChangesMissing  the order's changes before this one are not known yet
+│   ├── OrderContradicted    what is said of the order cannot be true
+│   ├── OrderNotPayable      it is cancelled, or paid already
+│   ├── OrderOfAnother       somebody else ordered it
+│   └── OrderPriceDiffers    another amount than its price was to be paid
 └── OutcomeMismatch          the provider confirmed something else than was asked
 """
 
@@ -236,3 +242,41 @@ class SubscriptionBusy(SubscriptionRefusal):
 @dataclass(eq=False)
 class TooManyChanges(SubscriptionRefusal):
     limit: int
+
+
+class OrderRefusal(Refusal):
+    """What is not done for an order that was announced, or not with one."""
+
+
+@dataclass(eq=False)
+class OrderChangesMissing(OrderRefusal):
+    """`version` is the change that was told, `expected` the one that would be next; 0: the order's creation."""
+
+    order: str
+    version: int
+    expected: int
+
+
+@dataclass(eq=False)
+class OrderContradicted(OrderRefusal):
+    order: str
+    version: int
+    reason: str
+
+
+@dataclass(eq=False)
+class OrderNotPayable(OrderRefusal):
+    status: str
+
+
+@dataclass(eq=False)
+class OrderOfAnother(OrderRefusal):
+    order: str
+
+
+@dataclass(eq=False)
+class OrderPriceDiffers(OrderRefusal):
+    """Both in minor units, with their currencies."""
+
+    price: str
+    given: str

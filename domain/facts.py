@@ -15,6 +15,7 @@ from domain.customer_facts import (
     NameClaimed,
     NameFact,
 )
+from domain.order_facts import OrderCancelled, OrderFact, OrderPaid, OrderPlaced
 from domain.payment_facts import (
     ActionRequired,
     AuthorizationStarted,
@@ -53,7 +54,7 @@ from domain.subscription_facts import (
     SubscriptionStarted,
 )
 
-Fact = PaymentFact | CustomerFact | NameFact | SubscriptionFact
+Fact = PaymentFact | CustomerFact | NameFact | SubscriptionFact | OrderFact
 
 FACTS: dict[str, type[Fact]] = {
     "AuthorizationStarted": AuthorizationStarted,
@@ -96,6 +97,9 @@ FACTS: dict[str, type[Fact]] = {
     "RenewalFailed": RenewalFailed,
     "InvoiceVoided": InvoiceVoided,
     "StatusMoved": StatusMoved,
+    "OrderPlaced": OrderPlaced,
+    "OrderCancelled": OrderCancelled,
+    "OrderPaid": OrderPaid,
 }
 
 NAMES: dict[type[Fact], str] = {fact: name for name, fact in FACTS.items()}

@@ -30,6 +30,7 @@ from domain.customer_facts import (
 from domain.envelope import NO_PREVIOUS, Envelope
 from domain.facts import FACTS, NAMES, Fact
 from domain.money import Money
+from domain.order_facts import OrderCancelled, OrderPaid, OrderPlaced
 from domain.payment_facts import (
     ActionRequired,
     AuthorizationStarted,
@@ -173,6 +174,9 @@ SAMPLES: tuple[Fact, ...] = (
     RenewalFailed("in_2", Money(20_00, "eur"), 2, AT, DECLINED, FEBRUARY_28, MARCH_31, "evt_38"),
     StatusMoved("past_due", as_of=AT, evidence="evt_39"),
     InvoiceVoided("in_2", "evt_40"),
+    OrderPlaced("order-9", 0, "customer-7", Money(20_00, "usd"), "created"),
+    OrderCancelled("order-9", 1),
+    OrderPaid("order-9", UUID("3d5a1c66-5b7e-5a0e-8b46-2a5f1d0c9e77"), Money(20_00, "usd"), "ch_1"),
 )
 # The facts that a wish leaves behind; all others are what came of one, or happened without us.
 WISHES = (
