@@ -209,6 +209,7 @@ def test_an_authorization_that_ran_out_is_told_from_other_refusals(url: str) -> 
         ("refused", {}),
         ("reset", {}),
         ("reply_lost", {}),
+        ("garbage", {}),
     ],
 )
 def test_whatever_is_no_clear_no_is_not_known(url: str, mode: str, more: dict[str, object]) -> None:

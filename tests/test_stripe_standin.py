@@ -680,6 +680,14 @@ def test_a_lost_reply_was_applied_and_the_same_key_gets_it(here: StandIn) -> Non
     assert here.sdk.charges.retrieve(str(paid.latest_charge)).amount_refunded == 2_00
 
 
+def test_an_answer_of_garbage_hides_what_was_applied(here: StandIn) -> None:
+    held = here.sdk.payment_intents.create(HELD)
+    here.fault("POST /v1/payment_intents/*/capture", "garbage")
+    with pytest.raises(stripe.APIError, match="Invalid response body"):
+        here.sdk.payment_intents.capture(held.id, {}, key())
+    assert here.sdk.payment_intents.retrieve(held.id).status == "succeeded"
+
+
 @pytest.mark.parametrize("mode", ["refused", "reset"])
 def test_a_refused_or_reset_connection_applies_nothing(here: StandIn, mode: str) -> None:
     held = here.sdk.payment_intents.create(HELD)

@@ -31,6 +31,8 @@ from interface.sandbox.stripe_webhooks import Courier
 MAX_BODY_BYTES = 256 * 1024
 API_VERSION = "2026-10-28.endive"
 
+# What stands between a caller and Stripe answers so when it is out of order, and says 200 all the same.
+_GARBAGE = "<html><body>Something went wrong.</body></html>"
 _SHUTDOWN_S = 1.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 
@@ -104,6 +106,8 @@ class StripeStandIn:
         reply = await api.answer(incoming, self._latency_s + slow - late, fault)
         if fault is not None and fault.mode == "reply_lost":
             return _drop(request, reset=False)
+        if fault is not None and fault.mode == "garbage":
+            return web.Response(text=_GARBAGE, content_type="text/html")
         if late:
             await asyncio.sleep(late)
         return _answer(api.now, reply.status, reply.body, reply.request_id, incoming, replayed=reply.replayed)

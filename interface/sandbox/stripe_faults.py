@@ -2,7 +2,7 @@
 
 refused       the connection closes, nothing was applied       reply_lost  applied, then the connection closes
 reset         the same with a TCP reset                        slow        answered late
-error         an error is answered, before or after applying
+error         an error is answered, before or after applying   garbage     applied, then answered with a page of HTML
 """
 
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from interface.sandbox.stripe_errors import Json, RefusedError, StripeError
 
-Mode = Literal["reply_lost", "refused", "error", "slow", "reset"]
+Mode = Literal["reply_lost", "refused", "error", "slow", "reset", "garbage"]
 When = Literal["before", "after"]
 
 MAX_FAULTS = 100
