@@ -95,7 +95,8 @@ class CustomerSeen(Struct, frozen=True):
 
 
 class SubscriptionSeen(Struct, frozen=True):
-    """A subscription as the provider has it, looked at `as_of` by its clock; its invoices, the oldest first.
+    """A subscription as the provider has it, looked at `as_of` by its clock; its invoices, the oldest first, and of
+    those that were paid what has gone back.
 
     `operation` is the one of ours that it was made for, `stream` ours; `changed_by` the last one that changed it, if
     any did: a change, a planned end or its taking back. An end at once leaves no such mark; that it is over is one.
@@ -110,6 +111,7 @@ class SubscriptionSeen(Struct, frozen=True):
     as_of: datetime
     evidence: str
     changed_by: str | None = None
+    refunds: tuple[subscriptions.RecordInvoiceRefunded, ...] = ()
 
 
 class Price(Struct, frozen=True):
@@ -165,6 +167,10 @@ class BillingGateway(Protocol):
 
     async def subscriptions_of(self, provider_customer: str) -> tuple[str, ...] | Absent | Unknown:
         """The provider's names for all subscriptions of a customer, also those that have ended."""
+        ...
+
+    async def customer_of(self, payment: str) -> str | Absent | Unknown:
+        """The provider's name for the customer whose payment that is, by its name for that; Absent for nobody's."""
         ...
 
     async def catalog(self) -> tuple[Product, ...] | Unknown:

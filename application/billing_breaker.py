@@ -66,5 +66,8 @@ class GuardedBilling(BillingGateway):
             lambda: self._watch("standing", self._gateway.subscriptions_of(provider_customer))
         )
 
+    async def customer_of(self, payment: str) -> str | Absent | Unknown:
+        return await self._breaker.guarded(lambda: self._watch("standing", self._gateway.customer_of(payment)))
+
     async def catalog(self) -> tuple[Product, ...] | Unknown:
         return await self._breaker.guarded(lambda: self._watch("catalog", self._gateway.catalog()))

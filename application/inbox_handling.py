@@ -67,7 +67,7 @@ class Inbox:
         verdicts = []
         for group in payments.values():
             told = await self._told(self._of_payment(group, attempts), attempts)
-            if told == UNMATCHED and group[0].customer:  # then it may be for an invoice of that customer's
+            if told == UNMATCHED:  # then it may be for an invoice of a customer's
                 theirs += group
             else:
                 verdicts.append(told)

@@ -166,11 +166,15 @@ class Line(Struct, frozen=True):
 
 
 class PaidBy(Struct, frozen=True):
+    """By a PaymentIntent, or by a charge without one."""
+
     payment_intent: str | None = None
+    charge: str | None = None
 
 
 class InvoicePayment(Struct, frozen=True):
     payment: PaidBy
+    status: str = "paid"
 
 
 class Invoice(Struct, frozen=True):
@@ -186,12 +190,27 @@ class Invoice(Struct, frozen=True):
     next_payment_attempt: int | None = None
     payments: Page[InvoicePayment] | None = None
     payment_intent: str | None = None
+    charge: str | None = None
+
+    @property
+    def paid_by(self) -> frozenset[str]:
+        """The PaymentIntents, or charges without one, that paid it: none where nothing was to be paid, or elsewhere."""
+        if self.payments is None:
+            return frozenset(filter(None, [self.payment_intent or self.charge]))
+        paid = (one.payment for one in self.payments.data if one.status == "paid")
+        return frozenset(name for one in paid if (name := one.payment_intent or one.charge))
 
     @property
     def intent(self) -> str | None:
         """The PaymentIntent that was, or is, to pay it."""
         found = (one.payment.payment_intent for one in (self.payments.data if self.payments else ()))
         return next((name for name in found if name), self.payment_intent)
+
+
+class Owned(Struct, frozen=True):
+    """A payment of which it only matters whose it is."""
+
+    customer: str | None = None
 
 
 class InvoiceIntent(Struct, frozen=True):

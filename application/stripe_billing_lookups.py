@@ -1,25 +1,26 @@
 """Questions to Stripe about billing. None moves anything, and none raises: what could not be learned is Unknown."""
 
-from collections.abc import Awaitable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Sequence
 from uuid import UUID
 
 import stripe
-from msgspec import Struct
 
 from application.billing import CustomerSeen, Price, Product, SubscriptionSeen
 from application.gateway import Absent, Unknown
 from application.stripe_answers import Found, Page, evidence, read
+from application.stripe_bare_charges import is_bare
 from application.stripe_billing_answers import (
     Customer,
     Invoice,
     InvoiceIntent,
     Line,
+    Owned,
     PaymentMethod,
     PriceTold,
     ProductTold,
     Subscription,
 )
+from application.stripe_billing_lists import Get, Listing, listing
 from application.stripe_billing_outcomes import (
     CHANGED_BY,
     OPERATION,
@@ -31,49 +32,17 @@ from application.stripe_billing_outcomes import (
     stream_named,
     told_at,
 )
+from application.stripe_billing_refunds import refunds_of
 from application.stripe_client import looked
 from domain.money import from_stripe
-from domain.subscription_commands import InvoiceOutcome
+from domain.subscription_commands import InvoiceOutcome, RecordInvoiceRefunded, RecordRenewal
 
-PAGE = 100
 # A thousand invoices: eighty years of months, nineteen of weeks. Of daily ones the latest thousand are told.
 MAX_PAGES = 10
 MAX_CATALOG_PAGES = 50
 # An account may leave what was never paid open for ever. Each takes a question of its own: the latest are asked about.
 MAX_OWED = 24
 NAMELESS = Unknown("no name to look for")
-
-Listed = TypeVar("Listed", Subscription, Invoice, Line, PriceTold, ProductTold)
-
-
-class Get(Protocol):
-    """A GET below `/v1/`."""
-
-    def __call__(self, path: str, /, **params: object) -> Awaitable[stripe.StripeResponse]: ...
-
-
-class Listing(Struct, Generic[Listed], frozen=True):
-    """A list of Stripe's, the newest first. Not `whole`: there are more than were asked for."""
-
-    found: list[Listed]
-    evidence: str
-    whole: bool
-
-
-async def listing(get: Get, path: str, page: type[Page[Listed]], most: int, /, **params: object) -> Listing[Listed]:
-    """As many pages of a list as there are, and `most` at the most."""
-    found: list[Listed] = []
-    after: dict[str, object] = {}
-    proof, more = path, True
-    for _ in range(most):
-        response = await get(path, limit=PAGE, **params, **after)
-        listed = read(response, page)
-        found += listed.data
-        proof, more = evidence(response, path), listed.has_more and bool(listed.data)
-        if not more:
-            break
-        after = {"starting_after": listed.data[-1].id}
-    return Listing(found, proof, not more)
 
 
 class StripeBillingLookups:
@@ -115,7 +84,14 @@ class StripeBillingLookups:
                 if name is None:
                     return Absent(owned.evidence) if owned.whole else Unknown("too many subscriptions")
             response = await self._get(f"subscriptions/{name}")
-            return _subscription_seen(response, await self._invoices(name))
+            told = read(response, Subscription)
+            listed = await listing(
+                self._get, "invoices", Page[Invoice], MAX_PAGES, subscription=name, expand=["data.payments"]
+            )
+            invoices = await self._billed_all(listed)
+            renewed = {one.invoice for one in invoices if isinstance(one, RecordRenewal)}
+            paid = [invoice for invoice in listed.found if invoice.id in renewed]
+            return _subscription_seen(response, invoices, await refunds_of(self._get, told.customer, paid))
 
         return await looked(ask)
 
@@ -125,6 +101,15 @@ class StripeBillingLookups:
         async def ask() -> tuple[str, ...] | Unknown:
             owned = await subscriptions_of(provider_customer, self._get, status="all")
             return tuple(one.id for one in owned.found) if owned.whole else Unknown("too many subscriptions")
+
+        return await looked(ask)
+
+    async def customer_of(self, payment: str) -> str | Absent | Unknown:
+        """See BillingGateway. A PaymentIntent's, or a charge's without one."""
+
+        async def ask() -> str | Absent:
+            response = await self._get(f"{'charges' if is_bare(payment) else 'payment_intents'}/{payment}")
+            return read(response, Owned).customer or Absent(evidence(response, payment))
 
         return await looked(ask)
 
@@ -146,11 +131,8 @@ class StripeBillingLookups:
 
     # --- Invoices ------------------------------------------------------------------------------------------------
 
-    async def _invoices(self, subscription: str) -> tuple[InvoiceOutcome, ...]:
+    async def _billed_all(self, listed: Listing[Invoice]) -> tuple[InvoiceOutcome, ...]:
         """What came of them, the oldest first."""
-        listed = await listing(
-            self._get, "invoices", Page[Invoice], MAX_PAGES, subscription=subscription, expand=["data.payments"]
-        )
         failing = [invoice for invoice in listed.found if is_failing(invoice)]
         forgotten = {invoice.id for invoice in failing[MAX_OWED:]}
         told = [await self._billed(one, listed.evidence) for one in listed.found if one.id not in forgotten]
@@ -191,7 +173,11 @@ def _customer_seen(response: stripe.StripeResponse) -> CustomerSeen | Absent:
     )
 
 
-def _subscription_seen(response: stripe.StripeResponse, invoices: tuple[InvoiceOutcome, ...]) -> SubscriptionSeen:
+def _subscription_seen(
+    response: stripe.StripeResponse,
+    invoices: tuple[InvoiceOutcome, ...],
+    refunds: tuple[RecordInvoiceRefunded, ...],
+) -> SubscriptionSeen:
     told = read(response, Subscription)
     return SubscriptionSeen(
         subscription=told.id,
@@ -203,6 +189,7 @@ def _subscription_seen(response: stripe.StripeResponse, invoices: tuple[InvoiceO
         as_of=told_at(response),
         evidence=evidence(response, told.id),
         changed_by=told.metadata.get(CHANGED_BY),
+        refunds=refunds,
     )
 
 

@@ -29,7 +29,7 @@ from domain.subscription_commands import (
 )
 from domain.subscription_decisions import decide
 from domain.subscription_facts import SubscriptionRequested
-from domain.subscription_outside import movements
+from domain.subscription_outside import movements, refunds
 
 
 def instruction(story: Story[Subscription], operation: str, provider_customer: str) -> SubscriptionInstruction:
@@ -67,7 +67,8 @@ def instruction(story: Story[Subscription], operation: str, provider_customer: s
 
 
 def learned(subscription: Subscription | None, customer: UUID, seen: SubscriptionSeen) -> list[SubscriptionLearned]:
-    """All that a look tells; what is known of it already is decided to be no news.
+    """All that a look tells that was taken once the subscription was known to stand so; what is known of it already is
+    decided to be no news.
 
     `customer`: ours, for a subscription that no wish of ours explains.
     """
@@ -79,7 +80,8 @@ def learned(subscription: Subscription | None, customer: UUID, seen: Subscriptio
         assert subscription is not None  # noqa: S101  it has begun
     for name, operation in subscription.in_flight():
         told += _shown(name, operation, seen)
-    return [*told, *seen.invoices, *movements(subscription, seen.standing, seen.as_of, seen.evidence)]
+    moved = movements(subscription, seen.standing, seen.as_of, seen.evidence)
+    return [*told, *seen.invoices, *refunds(subscription, seen.refunds), *moved]
 
 
 def outcomes(

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 from msgspec import Struct
 from msgspec.structs import replace
 
-from application.billing import BillingGateway, SubscriptionSeen
+from application.billing import BillingGateway
 from application.catalog import Catalog
 from application.customers import Customers
 from application.event_store import StoreUnavailable
@@ -20,7 +20,8 @@ from application.payment_stream import Context
 from application.payments import KeyReused, ProviderUnavailable
 from application.settlement import KEY_LIFETIME, MAX_CONFLICTS, OVER_AFTER, Contended
 from application.streams import Asked, Done, Story, Streams, fingerprints
-from application.subscription_outcomes import instruction, is_to, learned, outcomes, sold
+from application.subscription_looks import SubscriptionLooks
+from application.subscription_outcomes import instruction, is_to, outcomes, sold
 from domain.errors import AlreadySubscribed, CustomerNotReady, OutcomeMismatch, TooManyChanges
 from domain.subscription import Subscription
 from domain.subscription_commands import Cancel, Change, Resume, Subscribe, SubscriptionLearned
@@ -33,7 +34,7 @@ MAX_OF_A_PRODUCT = 100
 # The subscriptions of a customer that have not ended, as far as a read model knows.
 SubscriptionsOf = Callable[[UUID], Awaitable[Sequence[Subscription]]]
 
-FindOut = Callable[[Story[Subscription], str, str], Awaitable[Sequence[SubscriptionLearned]]]
+FindOut = Callable[[Story[Subscription], str, str, Context], Awaitable[Story[Subscription]]]
 
 
 class SubscriptionNotFound(Exception):  # noqa: N818  it says what is so
@@ -68,6 +69,7 @@ class Subscriptions:
         self._catalog = catalog
         self._keys = keys
         self._subscriptions_of = subscriptions_of
+        self.looks = SubscriptionLooks(streams, gateway)
 
     async def load(self, subscription: UUID) -> Story[Subscription]:
         """Raises SubscriptionNotFound or StoreUnavailable."""
@@ -151,14 +153,6 @@ class Subscriptions:
         # An answer that the provider keeps under a key may repeat for ever what tells nothing.
         return await self._recorded(story, operation, context, self._seen)
 
-    async def learn(self, customer: UUID, seen: SubscriptionSeen, context: Context) -> Story[Subscription]:
-        """Record how a customer's subscription stands at the provider and what became of its invoices.
-
-        One that no wish of ours explains becomes the customer's. Raises OutcomeMismatch, Contended or StoreUnavailable.
-        """
-        story = await self._streams.load(seen.stream or uuid5(customer, seen.subscription))
-        return await self._streams.record(story, learned(story.state, customer, seen), context)
-
     # --- Where to begin ------------------------------------------------------------------------------------------
 
     async def _place_for(self, customer: UUID, product: str, operation: str, *, another: bool) -> tuple[UUID, bool]:
@@ -202,15 +196,9 @@ class Subscriptions:
 
     async def _billed(self, done: Done[Subscription], context: Context) -> Done[Subscription]:
         """With what it cost at once, so that whoever began it need not wait for the provider's event to see it paid."""
-        begun = done.story.known
-        if done.outcome != "done" or begun.invoices:
+        if done.outcome != "done" or done.story.known.invoices:
             return done
-        seen = await self._gateway.subscription(done.story.stream, begun.provider_subscription, None)
-        try:
-            told = seen.invoices if isinstance(seen, SubscriptionSeen) else ()
-            return replace(done, story=await self._streams.record(done.story, told, context))
-        except (OutcomeMismatch, StoreUnavailable, Contended):  # it has begun; the event tells the rest
-            return done
+        return replace(done, story=await self.looks.billed(done.story, context))
 
     def _ready(self) -> None:
         """What cannot be tried now is better not begun."""
@@ -225,17 +213,21 @@ class Subscriptions:
         return await self._streams.once(story, operation, lambda: self._recorded(story, operation, context, find_out))
 
     async def _performed(
-        self, story: Story[Subscription], operation: str, provider_customer: str
-    ) -> Sequence[SubscriptionLearned]:
+        self, story: Story[Subscription], operation: str, provider_customer: str, context: Context
+    ) -> Story[Subscription]:
         told = await self._gateway.perform_subscription(instruction(story, operation, provider_customer))
-        return [] if isinstance(told, Unknown) else [told]
+        return await self._streams.record(story, [] if isinstance(told, Unknown) else [told], context)
 
     async def _seen(
-        self, story: Story[Subscription], operation: str, provider_customer: str
-    ) -> Sequence[SubscriptionLearned]:
+        self, story: Story[Subscription], operation: str, provider_customer: str, context: Context
+    ) -> Story[Subscription]:
         over = self._streams.age(story, operation) >= OVER_AFTER
-        seen = await self._gateway.subscription(story.stream, story.known.provider_subscription, provider_customer)
-        return outcomes(story.known, operation, seen, over=over)
+
+        async def look(now: Story[Subscription]) -> Sequence[SubscriptionLearned]:
+            seen = await self._gateway.subscription(now.stream, now.known.provider_subscription, provider_customer)
+            return outcomes(now.known, operation, seen, over=over)
+
+        return await self.looks.record(story, look, context)
 
     async def _recorded(
         self, story: Story[Subscription], operation: str, context: Context, find_out: FindOut
@@ -246,7 +238,7 @@ class Subscriptions:
         customer = (await self._customers.load(story.known.customer)).known.provider_customer
         assert customer is not None  # noqa: S101  whoever subscribes is one at the provider
         try:
-            return await self._streams.record(story, await find_out(story, operation, customer), context)
+            return await find_out(story, operation, customer, context)
         except OutcomeMismatch as mismatch:
             log.error("the provider's answer contradicts the intent: %r", mismatch)  # noqa: TRY400  no trace needed
         except (StoreUnavailable, Contended) as error:

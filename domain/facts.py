@@ -15,7 +15,7 @@ from domain.customer_facts import (
     NameClaimed,
     NameFact,
 )
-from domain.order_facts import OrderCancelled, OrderFact, OrderPaid, OrderPlaced
+from domain.order_facts import KeyClaimed, OrderCancelled, OrderFact, OrderPaid, OrderPlaced
 from domain.payment_facts import (
     ActionRequired,
     AuthorizationStarted,
@@ -39,6 +39,7 @@ from domain.subscription_facts import (
     CancellationScheduled,
     ChangeRefused,
     ChangeRequested,
+    InvoiceRefunded,
     InvoiceVoided,
     RenewalFailed,
     ResumeRefused,
@@ -54,7 +55,7 @@ from domain.subscription_facts import (
     SubscriptionStarted,
 )
 
-Fact = PaymentFact | CustomerFact | NameFact | SubscriptionFact | OrderFact
+Fact = PaymentFact | CustomerFact | NameFact | SubscriptionFact | OrderFact | KeyClaimed
 
 FACTS: dict[str, type[Fact]] = {
     "AuthorizationStarted": AuthorizationStarted,
@@ -96,10 +97,12 @@ FACTS: dict[str, type[Fact]] = {
     "SubscriptionRenewed": SubscriptionRenewed,
     "RenewalFailed": RenewalFailed,
     "InvoiceVoided": InvoiceVoided,
+    "InvoiceRefunded": InvoiceRefunded,
     "StatusMoved": StatusMoved,
     "OrderPlaced": OrderPlaced,
     "OrderCancelled": OrderCancelled,
     "OrderPaid": OrderPaid,
+    "KeyClaimed": KeyClaimed,
 }
 
 NAMES: dict[type[Fact], str] = {fact: name for name, fact in FACTS.items()}

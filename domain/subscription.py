@@ -15,7 +15,8 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from domain.calendar import Period, next_boundary
+from domain.calendar import Period
+from domain.money import Money
 from domain.payment_facts import Failure
 from domain.subscription_facts import (
     BillingStatus,
@@ -25,6 +26,7 @@ from domain.subscription_facts import (
     Cause,
     ChangeRefused,
     ChangeRequested,
+    InvoiceRefunded,
     InvoiceVoided,
     RenewalFailed,
     ResumeRefused,
@@ -44,6 +46,8 @@ from domain.subscription_standing import Dated, Invoice, failed, furthest, lates
 
 Status = Literal["pending", "refused", "incomplete", "trialing", "active", "past_due", "unpaid", "cancelled"]
 Kind = Literal["subscribe", "change", "cancel", "resume"]
+# What became of what was to be paid last: refunded, if all of it went back.
+PaymentStatus = Literal["pending", "paid", "failed", "refunded"]
 
 
 class Operation(Struct, frozen=True):
@@ -69,7 +73,8 @@ class Subscription(Struct, frozen=True):
     """The state of a subscription, folded from its facts.
 
     `product`, `price` and `quantity` are as asked for at first; what is billed is in `terms`, once it has started.
-    `period`: the latest that was heard of. `failure`: why the last wish that was refused was refused.
+    `period`: the latest that was heard of. `refunds`: what went back in all, by invoice. `failure`: why the last wish
+    that was refused was refused.
     """
 
     customer: UUID
@@ -86,6 +91,7 @@ class Subscription(Struct, frozen=True):
     period: Period | None = None
     invoices: dict[str, Invoice] = {}
     voided: tuple[str, ...] = ()
+    refunds: dict[str, Dated[Money]] = {}
     failure: Failure | None = None
 
     @property
@@ -98,18 +104,33 @@ class Subscription(Struct, frozen=True):
 
     @property
     def latest_invoice(self) -> tuple[str, Invoice] | None:
-        """The one that counts, by its name: of the latest period (of two the paid one), if it was not taken back
+        """The one that counts, by its name: of the latest period, if it was not taken back; of two the paid one, of two
+        paid ones that which did not go back
         (https://support.stripe.com/questions/retry-schedules-longer-than-a-subscription-s-billing-period).
         """
-        owed = {name: invoice for name, invoice in self.invoices.items() if invoice.paid or name not in self.voided}
-        return max((owed or self.invoices).items(), key=lambda one: (one[1].period, one[1].paid, one[0]), default=None)
+
+        def counts(name: str) -> tuple[Period, bool, bool, str]:
+            invoice = self.invoices[name]
+            return invoice.period, invoice.paid, not self.went_back(name), name
+
+        owed = [name for name, invoice in self.invoices.items() if invoice.paid or name not in self.voided]
+        last = max(owed or self.invoices, key=counts, default=None)
+        return None if last is None else (last, self.invoices[last])
 
     @property
-    def payment_status(self) -> Literal["pending", "paid", "failed"]:
-        last = self.latest_invoice
-        if last is None:
+    def payment_status(self) -> PaymentStatus:
+        """What became of the invoice that counts. One of which a part went back is paid."""
+        if self.latest_invoice is None:
             return "failed" if self.status == "refused" else "pending"
-        return "paid" if last[1].paid else "failed"
+        name, last = self.latest_invoice
+        if not last.paid:
+            return "failed"
+        return "refunded" if self.went_back(name) else "paid"
+
+    def went_back(self, invoice: str) -> bool:
+        """Whether all that was paid by an invoice was given back; never, where nothing was to be paid."""
+        paid, back = self.invoices[invoice], self.refunds.get(invoice)
+        return paid.paid and back is not None and 0 < paid.amount.minor <= back.value.minor
 
     @property
     def ends_at(self) -> datetime | None:
@@ -121,40 +142,12 @@ class Subscription(Struct, frozen=True):
     @property
     def as_of(self) -> datetime | None:
         """The latest moment of the provider's that is known of."""
-        known = [dated.as_of for dated in (self.terms, self.standing, self.ending) if dated]
+        known = [dated.as_of for dated in (self.terms, self.standing, self.ending, *self.refunds.values()) if dated]
         return max(known, default=None)
 
     def in_flight(self) -> tuple[tuple[str, Operation], ...]:
         """The open operations, by id."""
         return tuple((name, op) for name, op in self.operations.items() if op.outcome == "open")
-
-
-# --- Paid until --------------------------------------------------------------------------------------------------
-
-
-def paid_until(subscription: Subscription) -> datetime | None:
-    """The end of the latest period that was paid for; None where nothing was.
-
-    The latest is the one that starts last: who goes from a year to a month is given back the rest of the year, and has
-    paid for the month.
-    """
-    last = max((invoice.period for invoice in subscription.invoices.values() if invoice.paid), default=None)
-    return last.end if last else None
-
-
-def next_period(subscription: Subscription) -> Period | None:
-    """What the next success pays for: one interval on from what was paid for or on trial, the anchor's day kept.
-
-    That is one calendar month on for a monthly price and a year for an annual one; the period that it began with if
-    nothing was paid yet; None before it has started.
-    """
-    if subscription.terms is None:
-        return None
-    terms = subscription.terms.value
-    start = max((end for end in (paid_until(subscription), terms.trial_end) if end), default=None)
-    if start is None:
-        return subscription.period
-    return Period(start, next_boundary(terms.anchor, terms.interval, terms.interval_count, start))
 
 
 # --- Fold --------------------------------------------------------------------------------------------------------
@@ -190,6 +183,9 @@ def evolve(subscription: Subscription | None, fact: SubscriptionFact) -> Subscri
             return _billed(subscription, fact)
         case InvoiceVoided():
             return replace(subscription, voided=tuple(sorted({*subscription.voided, fact.invoice})))
+        case InvoiceRefunded():
+            back = latest(subscription.refunds.get(fact.invoice), fact.amount, fact.as_of)
+            return replace(subscription, refunds=subscription.refunds | {fact.invoice: back})
         case StatusMoved():
             return replace(subscription, standing=latest(subscription.standing, fact.status, fact.as_of))
         case _:

@@ -140,6 +140,15 @@ class RecordInvoiceVoided(Struct, frozen=True):
     evidence: str
 
 
+class RecordInvoiceRefunded(Struct, frozen=True):
+    """Of what was paid by `invoice`, `amount` has gone back in all; nothing, if what was to go back did not."""
+
+    invoice: str
+    amount: Money
+    as_of: datetime
+    evidence: str
+
+
 class RecordStatus(Struct, frozen=True):
     """How it stands at the provider became `status`."""
 
@@ -159,6 +168,14 @@ SubscriptionWish = Subscribe | Change | Cancel | Resume
 SubscriptionOutcome = RecordStarted | RecordChanged | RecordScheduled | RecordResumed | RecordCancelled | RecordRefused
 InvoiceOutcome = RecordRenewal | RecordRenewalFailed | RecordInvoiceVoided
 # What may happen at the provider without us, all of it in any order.
-Movement = RecordChanged | RecordScheduled | RecordResumed | RecordCancelled | RecordStatus | InvoiceOutcome
-SubscriptionLearned = SubscriptionOutcome | InvoiceOutcome | RecordStatus | AdoptSubscription
+Movement = (
+    RecordChanged
+    | RecordScheduled
+    | RecordResumed
+    | RecordCancelled
+    | RecordStatus
+    | RecordInvoiceRefunded
+    | InvoiceOutcome
+)
+SubscriptionLearned = SubscriptionOutcome | InvoiceOutcome | RecordInvoiceRefunded | RecordStatus | AdoptSubscription
 SubscriptionCommand = SubscriptionWish | SubscriptionLearned

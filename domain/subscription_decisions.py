@@ -24,6 +24,7 @@ from domain.subscription_commands import (
     Change,
     RecordCancelled,
     RecordChanged,
+    RecordInvoiceRefunded,
     RecordInvoiceVoided,
     RecordRefused,
     RecordRenewal,
@@ -74,7 +75,10 @@ def decide(subscription: Subscription | None, command: SubscriptionCommand) -> t
             raise SubscriptionNotReady(command=type(command).__name__, status="none")
         case Subscription(), Subscribe() | Change() | Cancel() | Resume():
             return _wished(subscription, command)
-        case Subscription(), RecordRenewal() | RecordRenewalFailed() | RecordInvoiceVoided() | RecordStatus():
+        case (
+            Subscription(),
+            RecordRenewal() | RecordRenewalFailed() | RecordInvoiceVoided() | RecordInvoiceRefunded() | RecordStatus(),
+        ):
             return without_us(subscription, command)
         case Subscription(), RecordChanged() | RecordScheduled() | RecordResumed() | RecordCancelled() if (
             command.operation is None

@@ -192,6 +192,15 @@ class InvoiceVoided(Struct, frozen=True):
     evidence: str
 
 
+class InvoiceRefunded(Struct, frozen=True):
+    """Of what was paid by `invoice`, `amount` has gone back in all by then: less than before, if a refund failed."""
+
+    invoice: str
+    amount: Money
+    as_of: datetime
+    evidence: str
+
+
 class StatusMoved(Struct, frozen=True):
     """How it stands at the provider changed."""
 
@@ -217,5 +226,6 @@ SubscriptionFact = (
     | SubscriptionRenewed
     | RenewalFailed
     | InvoiceVoided
+    | InvoiceRefunded
     | StatusMoved
 )

@@ -2,20 +2,22 @@
 dunning, and the facts that tell it.
 """
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from domain.calendar import Period
 from domain.errors import OutcomeMismatch, SubscriptionNotReady
-from domain.subscription import Cancelled, Subscription, next_period
+from domain.subscription import Cancelled, Subscription
 from domain.subscription_commands import (
     AdoptSubscription,
     Movement,
     RecordCancelled,
     RecordChanged,
+    RecordInvoiceRefunded,
     RecordInvoiceVoided,
     RecordRenewal,
     RecordRenewalFailed,
@@ -27,6 +29,7 @@ from domain.subscription_commands import (
 from domain.subscription_facts import (
     BillingStatus,
     CancellationScheduled,
+    InvoiceRefunded,
     InvoiceVoided,
     RenewalFailed,
     StatusMoved,
@@ -39,7 +42,10 @@ from domain.subscription_facts import (
     SubscriptionStarted,
     Terms,
 )
-from domain.subscription_standing import is_news
+from domain.subscription_paid import next_period
+from domain.subscription_standing import Dated, after, is_news
+
+T = TypeVar("T")
 
 
 def without_us(subscription: Subscription, told: Movement) -> tuple[SubscriptionFact, ...]:
@@ -54,6 +60,8 @@ def without_us(subscription: Subscription, told: Movement) -> tuple[Subscription
             return _failed(subscription, told)
         case RecordInvoiceVoided():
             return () if told.invoice in subscription.voided else (InvoiceVoided(told.invoice, told.evidence),)
+        case RecordInvoiceRefunded():
+            return _refunded(subscription, told)
         case RecordStatus():
             news = is_news(subscription.standing, told.status, told.as_of)
             return (StatusMoved(told.status, told.as_of, told.evidence),) if news else ()
@@ -101,6 +109,13 @@ def _failed(subscription: Subscription, told: RecordRenewalFailed) -> tuple[Subs
     )
 
 
+def _refunded(subscription: Subscription, told: RecordInvoiceRefunded) -> tuple[SubscriptionFact, ...]:
+    known = subscription.refunds.get(told.invoice)
+    if not is_news(known, told.amount, told.as_of):
+        return ()
+    return (InvoiceRefunded(told.invoice, told.amount, told.as_of, told.evidence),)
+
+
 def _period(subscription: Subscription, told: RecordRenewal | RecordRenewalFailed) -> Period:
     known = subscription.invoices.get(told.invoice)
     period = told.period or (known.period if known else next_period(subscription))
@@ -140,21 +155,38 @@ class Standing(Struct, frozen=True):
 def movements(
     subscription: Subscription, standing: Standing, as_of: datetime, evidence: str
 ) -> tuple[RecordChanged | RecordStatus | RecordScheduled | RecordResumed | RecordCancelled, ...]:
-    """What a look tells that we do not know, as movements that nobody asked us for; none where all is as we know it."""
+    """What a look tells that we do not know, as movements that nobody asked us for; none where all is as we know it.
+
+    Whoever looks has known all that the subscription is known by, so that what differs is later than that, even in the
+    second that Stripe tells for both.
+    """
     told: list[RecordChanged | RecordStatus | RecordScheduled | RecordResumed | RecordCancelled] = []
-    ends_at = subscription.ending.value if subscription.ending else None
-    if subscription.terms is None or subscription.terms.value != standing.terms:
-        told.append(RecordChanged(None, standing.terms, standing.period, as_of, evidence))
+    terms, status, ending = subscription.terms, subscription.standing, subscription.ending
+    if terms is None or terms.value != standing.terms:
+        told.append(RecordChanged(None, standing.terms, standing.period, _later(terms, as_of), evidence))
     if standing.cancelled is not None:
         over = RecordCancelled(None, standing.cancelled.at, standing.cancelled.cause, evidence)
         return (*told, over) if subscription.cancelled is None else tuple(told)
-    if subscription.standing is None or subscription.standing.value != standing.status:
-        told.append(RecordStatus(standing.status, as_of, evidence))
+    if status is None or status.value != standing.status:
+        told.append(RecordStatus(standing.status, _later(status, as_of), evidence))
+    ends_at = ending.value if ending else None
     if standing.ends_at is None and ends_at is not None:
-        told.append(RecordResumed(None, as_of, evidence))
+        told.append(RecordResumed(None, _later(ending, as_of), evidence))
     elif standing.ends_at is not None and standing.ends_at != ends_at:
-        told.append(RecordScheduled(None, standing.ends_at, as_of, evidence))
+        told.append(RecordScheduled(None, standing.ends_at, _later(ending, as_of), evidence))
     return tuple(told)
+
+
+def refunds(subscription: Subscription, seen: Iterable[RecordInvoiceRefunded]) -> Iterator[RecordInvoiceRefunded]:
+    """Of what a look tells of the refunds of invoices what we do not know, dated as in `movements`."""
+    for told in seen:
+        known = subscription.refunds.get(told.invoice)
+        if told.amount.minor != (known.value.minor if known else 0):
+            yield replace(told, as_of=_later(known, told.as_of))
+
+
+def _later(known: Dated[T] | None, as_of: datetime) -> datetime:
+    return after(known.as_of if known else None, as_of)
 
 
 # --- The facts ---------------------------------------------------------------------------------------------------

@@ -54,7 +54,11 @@ _STATUSES = get_args(BillingStatus)
 
 
 def _weight(value: object) -> bytes:
-    """A status weighs what it says is owed; for the rest it matters only that unequal things weigh unequally."""
+    """A status weighs what it says is owed, money what it is; for the rest it matters only that unequal things weigh
+    unequally.
+    """
+    if isinstance(value, Money):
+        return value.minor.to_bytes(16)
     return bytes([_STATUSES.index(value)]) if value in _STATUSES else json.encode(value)
 
 

@@ -10,11 +10,10 @@ from msgspec import Struct
 from domain.calendar import month_end
 from domain.customer import Customer, card_expires_before
 from domain.payment_facts import Card, Failure
-from domain.subscription import Subscription, paid_until
+from domain.subscription import PaymentStatus, Subscription
+from domain.subscription_paid import paid_until
 from domain.subscription_standing import Invoice
 from projections.customer_rows import CustomerAt, SubscriptionAt
-
-PaymentStatus = Literal["pending", "paid", "failed"]
 
 # --- Problems ----------------------------------------------------------------------------------------------------
 
@@ -62,7 +61,7 @@ Problem = CardDeclined | NoCard | CardExpires | RenewalFailed | SubscriptionUnpa
 class CustomerStatus(Struct, frozen=True):
     """A customer and its subscriptions, the newest first, as they stood at one position of the log.
 
-    `payment_expire_date`: the end of the furthest period that was paid for; None where nothing was.
+    `payment_expire_date`: the end of the furthest period that was paid for and not given back; None where nothing was.
     """
 
     customer: CustomerAt
@@ -87,12 +86,17 @@ def status(customer: CustomerAt, subscriptions: Sequence[SubscriptionAt], moment
 
 
 def _payment_status(subscriptions: Sequence[Subscription]) -> PaymentStatus:
-    """What somebody still has to pay for goes before what was paid."""
+    """What somebody still has to pay for goes before what was paid, and what lasts and is paid before what was given
+    back; otherwise what was paid for last tells.
+    """
     if any(_overdue(subscription) for subscription in subscriptions):
         return "failed"
-    invoices = (invoice for subscription in subscriptions for invoice in subscription.invoices.values())
-    if any(invoice.paid for invoice in invoices):
+    if any(one.payment_status == "paid" and one.status != "cancelled" for one in subscriptions):
         return "paid"
+    paid = [(told.period, one.went_back(name)) for one in subscriptions for name, told in _paid(one)]
+    if paid:
+        last, _ = max(paid)
+        return "paid" if (last, False) in paid else "refunded"
     return "failed" if subscriptions and subscriptions[0].status == "refused" else "pending"
 
 
@@ -132,6 +136,10 @@ def _overdue(subscription: Subscription) -> tuple[str, Invoice] | None:
     """Its latest invoice, by name, if that failed and it has not ended since."""
     latest = subscription.latest_invoice
     return latest if latest and not latest[1].paid and subscription.status != "cancelled" else None
+
+
+def _paid(subscription: Subscription) -> Iterator[tuple[str, Invoice]]:
+    return ((name, invoice) for name, invoice in subscription.invoices.items() if invoice.paid)
 
 
 def _lasts_until(subscription: Subscription) -> datetime | None:

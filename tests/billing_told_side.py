@@ -21,10 +21,13 @@ from domain.payment_commands import Authorize
 from tests.billing_desk_side import CALLER, STRIPE_KEY, BillingDesk, Life, MortalApi
 
 
-def told(desk: BillingDesk, customer: str, *kinds: str) -> list[Entry]:
-    """The provider's events that name its customer, of these kinds (the beginning of their types) or of all."""
+def told(desk: BillingDesk, customer: str | None, *kinds: str) -> list[Entry]:
+    """The provider's events that name its customer, if one is given, of these kinds (the beginning of their types) or
+    of all.
+    """
     events = [event(convert(raw, StripeEvent)) for raw in desk.shop.state()["events"]]
-    return [_entry(one) for one in events if one.customer == customer and one.type.startswith(kinds or ("",))]
+    named = [one for one in events if customer in {None, one.customer}]
+    return [_entry(one) for one in named if one.type.startswith(kinds or ("",))]
 
 
 def handle(desk: BillingDesk, *entries: Entry, life: Life | None = None) -> Verdict:

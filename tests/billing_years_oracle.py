@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from domain.money import from_stripe
-from domain.subscription import Subscription, paid_until
+from domain.subscription import Subscription
 from domain.subscription_facts import (
+    InvoiceRefunded,
     InvoiceVoided,
     RenewalFailed,
     SubscriptionCancelled,
@@ -18,6 +19,7 @@ from domain.subscription_facts import (
     SubscriptionResumed,
     SubscriptionStarted,
 )
+from domain.subscription_paid import paid_until
 from projections import customers
 from projections.customer_standing import CustomerStatus
 from tests.billing_years import World
@@ -30,6 +32,7 @@ COUNTED: dict[type[object], str] = {
     SubscriptionRenewed: "periods renewed",
     RenewalFailed: "attempts failed",
     InvoiceVoided: "invoices voided",
+    InvoiceRefunded: "refunds learned",
     SubscriptionCancelled: "subscriptions ended",
     SubscriptionChanged: "plans changed",
     SubscriptionResumed: "ends taken back",
@@ -66,7 +69,18 @@ class _Owned:
         self.methods = {one["id"]: one for one in state["payment_methods"]}
         self.subscriptions = _grouped(state["subscriptions"], lambda one: one["customer"])
         self.charges = _grouped(state["charges"], lambda one: one["customer"])
+        self.back = _gone_back(state)
         self.invoices = _grouped(state["invoices"], lambda one: one["parent"]["subscription_details"]["subscription"])
+
+
+def _gone_back(state: Json) -> Counter[str]:
+    """How much of each invoice."""
+    of_intents, of_invoices = Counter[str](), Counter[str]()
+    for refund in state["refunds"]:
+        of_intents[refund["payment_intent"]] += refund["amount"] if refund["status"] == "succeeded" else 0
+    for payment in state["invoice_payments"]:
+        of_invoices[payment["invoice"]] += of_intents[payment["payment"]["payment_intent"]]
+    return of_invoices
 
 
 def _grouped(found: list[Json], owner: Callable[[Json], str]) -> defaultdict[str, list[Json]]:
@@ -91,7 +105,7 @@ def _of_person(world: World, person: Person, status: CustomerStatus, owned: _Own
     for name, at in ours.items():
         facts = [envelope.fact for envelope in world.ledger.load(at.id).envelopes]
         wished = [fact for fact in facts if isinstance(fact, SubscriptionRequested)]  # of several the last began it
-        there = There(theirs[name], owned.invoices[name], owned.months, wished[-1].trial_days)
+        there = There(theirs[name], owned.invoices[name], owned.months, owned.back, wished[-1].trial_days)
         for odd in (*there.odd, *_standing(at.state, there, owned.now), *_invoices(facts, there)):
             yield f"{name}: {odd}"
         until += [there.paid_until] if there.paid_until else []
@@ -140,6 +154,8 @@ def _standing(ours: Subscription, there: There, now: datetime) -> Iterator[str]:
     else:
         pairs.append(("planned end", ours.ends_at, theirs["cancel_at"] and moment(theirs["cancel_at"])))
     pairs.append(("paid until", paid_until(ours), there.paid_until))
+    back = {name: told.value.minor for name, told in ours.refunds.items() if told.value.minor}
+    pairs.append(("refunds", back, {name: minor for name, minor in there.back.items() if minor}))
     yield from (f"{what} {here}, there {expected}" for what, here, expected in pairs if here != expected)
     over = theirs["ended_at"] and moment(theirs["ended_at"])
     if there.due is None or there.due < (over or now):

@@ -6,7 +6,6 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-import stripe
 from msgspec import Struct
 
 from application.catalog import CatalogUnavailable
@@ -18,11 +17,12 @@ from domain.errors import Refusal
 from projections import customers
 from projections.customer_rows import SubscriptionAt
 from tests.billing_years import World
+from tests.billing_years_elsewhere import elsewhere, out
 from tests.severed_billing import FATES, Killed
 from tests.test_stripe_billing_standin import MONTH, YEAR
 
-# Attach like any card; the second is declined whenever it is charged.
-GOOD = ("tok_visa", "tok_mastercard", "pm_card_amex", "pm_card_discover")
+# Attach like any card. To the last of these no money goes back; the other ones are declined whenever they are charged.
+GOOD = ("tok_visa", "tok_mastercard", "pm_card_amex", "pm_card_discover", "pm_card_refundFail")
 POOR = ("tok_chargeCustomerFail", "pm_card_chargeCustomerFail")
 # Is not even attached.
 REFUSED = "pm_card_chargeDeclined"
@@ -31,7 +31,7 @@ QUARTER = {"interval": "month", "interval_count": 3}
 OFFERS = ((9_99, MONTH), (24_00, MONTH), (31_25, MONTH), (99_00, YEAR), (27_00, QUARTER))
 PRODUCTS = 3
 # Of a customer in a step: that it does anything; of an act: that it is begun here and cut short; done elsewhere.
-ACTS, CUT, ELSEWHERE = 0.2, 0.2, 0.15
+ACTS, CUT, ELSEWHERE = 0.2, 0.2, 0.2
 # Of what was cut short: settled while its key lives, and not only at the next step.
 SOON = 0.5
 
@@ -96,7 +96,7 @@ class People:
             return
         at = self.world.rng.choice(living)
         if self.world.rng.random() < ELSEWHERE:
-            self._elsewhere(person, at)
+            elsewhere(self.world, person.provider, at, self._any_price())
         elif at.state.payment_status == "failed" and self.world.rng.random() < 0.6:
             await self._repair(person, at)
         elif at.state.ends_at is not None and self.world.rng.random() < 0.6:
@@ -140,7 +140,7 @@ class People:
         await self._card(person, self.world.rng.choice(GOOD))
         latest = at.state.latest_invoice
         if latest is not None and self.world.rng.random() < 0.5:
-            self._out(lambda: self.world.shop.sdk.invoices.pay(latest[0]))
+            out(self.world, lambda: self.world.shop.sdk.invoices.pay(latest[0]))
 
     async def _change(self, _: Person, at: SubscriptionAt) -> None:
         price = self._any_price()
@@ -156,41 +156,10 @@ class People:
     async def _resume(self, at: SubscriptionAt) -> None:
         if self.world.rng.random() < 0.4:
             name, kept = at.state.provider_subscription, {"cancel_at_period_end": False}
-            self._out(lambda: self.world.shop.sdk.subscriptions.update(name, kept))
+            out(self.world, lambda: self.world.shop.sdk.subscriptions.update(name, kept))
         else:
             resume = self.world.billing.subscriptions.resume
             await self._tried(lambda: resume(at.id, self._name(), self._context()))
-
-    def _elsewhere(self, person: Person, at: SubscriptionAt) -> None:
-        """What nobody asked us for."""
-        sdk, rng, name = self.world.shop.sdk, self.world.rng, at.state.provider_subscription
-        price = self._any_price()
-        match rng.choice(("changed", "planned", "ended", "begun", "card")):
-            case "changed":
-                item = sdk.subscriptions.retrieve(name)["items"].data[0].id
-                told = {"items": [{"id": item, "price": price.id, "quantity": rng.randint(1, 4)}]}
-                self._out(lambda: sdk.subscriptions.update(name, told))
-            case "planned":
-                self._out(lambda: sdk.subscriptions.update(name, {"cancel_at_period_end": True}))
-            case "ended":
-                self._out(lambda: sdk.subscriptions.cancel(name))
-            case "begun":
-                begun = {"customer": person.provider, "items": [{"price": price.id}]}
-                self._out(lambda: sdk.subscriptions.create(begun))
-            case _:
-                card = rng.choice(("pm_card_visa", "pm_card_chargeCustomerFail"))
-                method = sdk.payment_methods.attach(card, {"customer": person.provider})
-                default = {"invoice_settings": {"default_payment_method": method.id}}
-                self._out(lambda: sdk.customers.update(person.provider, default))
-
-    def _out(self, call: Callable[[], Any]) -> None:
-        """Something is done at the provider; it may say no."""
-        try:
-            call()
-        except stripe.StripeError:
-            self.world.counted["refused elsewhere"] += 1
-        else:
-            self.world.counted["done elsewhere"] += 1
 
     # --- Asking us -----------------------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ MISTYPED = "5555555555554443"
 NUMBERS = (*CARDS, MISTYPED)
 CODE = "¤¶§µ"  # no digits: three of them stand everywhere by chance
 HOLDER = "Canary Quillfeather"
+# A customer is known by it: the provider is told, and who may read; nobody else.
+EMAIL = "quillfeather@canary.example"
 # Its check digit is wrong, too, and nothing expects a card number of it: an order may be named so.
 PLANTED = "4929123456781230"
 
@@ -80,6 +82,8 @@ def _needles() -> dict[bytes, str]:
         found |= dict.fromkeys(digests(number), f"a digest of {number}")
     for text in (CODE, HOLDER, HOLDER.replace(" ", "+"), HOLDER.replace(" ", "%20")):
         found |= dict.fromkeys(written(text), text)
+    for text in (EMAIL, EMAIL.replace("@", "%40")):
+        found |= dict.fromkeys(written(text), EMAIL)
     return found
 
 
@@ -106,10 +110,12 @@ def held_by(files: Iterable[Path]) -> dict[str, set[str]]:
     return found
 
 
-def nothing_but_the_planted(found: Mapping[str, set[str]]) -> None:
-    """No card anywhere, and the search has proved that it sees digits there."""
-    assert {where: names - {PLANTED} for where, names in found.items() if names - {PLANTED}} == {}
-    assert any(PLANTED in names for names in found.values()), "what was planted was not found"
+def nothing_but_the_planted(found: Mapping[str, set[str]], *, told: str | None = None) -> None:
+    """No card anywhere, and the search has proved that it sees digits there; and what was `told` there, if anything."""
+    expected = {PLANTED, told} if told else {PLANTED}
+    wrong = {where: names - expected for where, names in found.items() if names - expected}
+    assert not wrong, wrong
+    assert expected <= {name for names in found.values() for name in names}, "what was planted was not found"
 
 
 def memory_of(pid: int) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ import psycopg
 from kafka import KafkaConsumer, TopicPartition
 
 from interface.dev import STAND_IN_KEY
+from tests import canary_billing
 from tests.canary import DECLINED, PAYING, PLANTED, TAKEN, held_by
 from tests.canary_caller import Caller
 from tests.processes import eventually
@@ -105,7 +106,11 @@ class Aftermath:
         caller.pay_with_what_cannot_be_read()
         caller.put_it_in_every_field(payment)
         caller.put_it_around_the_body()
-        caller.tell_it_as_stripe_would()
+        caller.tell_it_as_stripe_would("/webhooks/stripe", "charge.captured")
+        for path in canary_billing.WEBHOOKS:
+            caller.tell_it_as_stripe_would(path, f"charge.{path.rpartition('/')[2]}")
+        canary_billing.subscribe(caller)
+        canary_billing.put_it_everywhere(caller)
 
     def _pay_in_live_mode(self) -> None:
         """Stripe is asked with a live key, so that no number is a test number: where they are taken, and where not."""
@@ -159,6 +164,8 @@ class Aftermath:
             for payment in page["payments"]:
                 keep(http.get(f"/v1/payments/{payment['id']}/events"))
         keep(http.get("/v1/orders", params={"limit": 100}))
+        for customer in keep(http.get("/v1/customers", params={"limit": 100})).json()["customers"]:
+            keep(http.get(f"/v1/customers/{customer['id']}/events"))
         self.metrics.append(http.get("/metrics").content)
 
 

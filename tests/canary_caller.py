@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count, cycle
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,6 +90,7 @@ class Caller:
         self.answers: list[tuple[str, bytes]] = []
         self.statuses: dict[tuple[str, str], int] = {}
         self._cards = cycle(CARDS)
+        self.number = partial(next, self._cards)
         self._bookings = (f"{name}{place}" for place in count())
 
     def keep(self, answer: httpx.Response) -> httpx.Response:
@@ -178,16 +180,16 @@ class Caller:
         for request in RAW:
             self.over_a_socket(request.replace(b"NUMBER", next(self._cards).encode()))
 
-    def tell_it_as_stripe_would(self) -> None:
+    def tell_it_as_stripe_would(self, path: str, kind: str) -> None:
         key = (self.system.data / "webhook.key").read_text().strip()
         for number in CARDS:
             thing = {"object": "charge", "id": "ch_canary", "description": number, "billing_details": {"name": HOLDER}}
-            event = {"id": f"evt_{uuid4().hex}", "type": "charge.captured", "created": 1, "note": number}
+            event = {"id": f"evt_{uuid4().hex}", "type": kind, "created": 1, "note": number}
             for body in (json.dumps(event | {"data": {"object": thing}}).encode(), f'{{"id": "{number}'.encode()):
                 stamp = str(int(time.time()))
                 mac = hmac.digest(f"whsec_{key}".encode(), f"{stamp}.".encode() + body, "sha256").hex()
-                self.send("POST", "/webhooks/stripe", body, {"Stripe-Signature": f"t={stamp},v1={mac}"})
-                self.send("POST", "/webhooks/stripe", body, {"Stripe-Signature": f"t={number},v1={number}"})
+                self.send("POST", path, body, {"Stripe-Signature": f"t={stamp},v1={mac}"})
+                self.send("POST", path, body, {"Stripe-Signature": f"t={number},v1={number}"})
 
 
 # --- Bodies ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from domain.subscription import Status, Subscription, evolve
 from domain.subscription_commands import (
     RecordCancelled,
     RecordChanged,
+    RecordInvoiceRefunded,
     RecordInvoiceVoided,
     RecordRefused,
     RecordRenewal,
@@ -40,6 +41,7 @@ from domain.subscription_facts import (
     Cause,
     ChangeRefused,
     ChangeRequested,
+    InvoiceRefunded,
     InvoiceVoided,
     RenewalFailed,
     ResumeRefused,
@@ -191,6 +193,10 @@ def voided(invoice: str = "in_2") -> InvoiceVoided:
     return InvoiceVoided(invoice, TOLD)
 
 
+def refunded(invoice: str = "in_1", minor: int = 20_00, as_of: datetime = SOON) -> InvoiceRefunded:
+    return InvoiceRefunded(invoice, usd(minor), as_of, TOLD)
+
+
 def moved(status: BillingStatus, as_of: datetime = FEB_28) -> StatusMoved:
     return StatusMoved(status, as_of, TOLD)
 
@@ -265,6 +271,10 @@ def told_unpaid(
 
 def told_voided(invoice: str = "in_2") -> RecordInvoiceVoided:
     return RecordInvoiceVoided(invoice, TOLD)
+
+
+def told_refunded(invoice: str = "in_1", minor: int = 20_00, as_of: datetime = SOON) -> RecordInvoiceRefunded:
+    return RecordInvoiceRefunded(invoice, usd(minor), as_of, TOLD)
 
 
 def told_status(status: BillingStatus, as_of: datetime = FEB_28) -> RecordStatus:

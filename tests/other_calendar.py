@@ -37,12 +37,16 @@ def number_of(anchor: datetime, months: int, at: datetime) -> int | None:
 class There:
     """A subscription as the stand-in has it, with its invoices, the oldest first.
 
-    Of these only what was done and when is taken over; what time each pays for is counted anew.
+    Of these only what was done and when is taken over; what time each pays for is counted anew. `back`: how much of
+    each went back.
     """
 
-    def __init__(self, found: Json, invoices: list[Json], months: dict[str, int], trial_days: int) -> None:
+    def __init__(
+        self, found: Json, invoices: list[Json], months: dict[str, int], back: dict[str, int], trial_days: int
+    ) -> None:
         self.found = found
         self.invoices = invoices
+        self.back = {one["id"]: back.get(one["id"], 0) for one in invoices}
         self._months = months
         self._anchor = moment(found["created"]) + trial_days * A_DAY
         self.spans: dict[str, Span] = {}
@@ -86,5 +90,6 @@ class There:
 
     @property
     def paid_until(self) -> datetime | None:
-        paid = [self.spans[i["id"]] for i in self.invoices if i["status"] == "paid" and i["id"] in self.spans]
+        kept = [one for one in self.invoices if one["amount_paid"] == 0 or self.back[one["id"]] < one["amount_paid"]]
+        paid = [self.spans[one["id"]] for one in kept if one["status"] == "paid" and one["id"] in self.spans]
         return max(paid)[1] if paid else None

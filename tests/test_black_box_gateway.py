@@ -628,6 +628,50 @@ def test_a_subscription_without_an_answer_is_pending_at_first(gateway: Gateway, 
     assert (gateway.one(user)["id"], gateway.charged(user)) == (answer["id"], [(1000, "4242")])
 
 
+def refund(gateway: Gateway, charge: Fields, **fields: int) -> str:
+    """In Stripe's dashboard; nobody asked us for it."""
+    return str(gateway.ask_stripe("POST", "refunds", charge=charge["id"], **fields)["id"])
+
+
+def test_a_payment_that_went_back_in_full_is_refunded_and_one_that_went_back_in_part_is_not(
+    gateway: Gateway, user: str
+) -> None:
+    start = gateway.today()
+    subscription = gateway.subscribed(user, gateway.sold(10)[0])
+    [first] = gateway.charges(user)
+    refund(gateway, first, amount=999)
+
+    def given_back() -> list[int]:
+        told = [fact["data"] for fact in gateway.facts_of(subscription) if fact["type"] == "InvoiceRefunded"]
+        return [fact["amount"] for fact in told if fact["currency"] == "usd"]
+
+    eventually(lambda: given_back() == [999])
+    standing = gateway.standing(user)
+    assert (standing["payment_status"], gateway.one(user)["payment_status"]) == ("paid", "paid")
+    assert standing["payment_expire_date"] == months_on(start, 1)
+    refund(gateway, first)
+    eventually(lambda: gateway.standing(user)["payment_status"] == "refunded")
+    assert given_back() == [999, 1000]
+    one = gateway.one(user)
+    assert (one["status"], one["payment_status"], one["payment_expire_date"]) == ("active", "refunded", None)
+    assert gateway.standing(user)["payment_expire_date"] is None
+    gateway.play(due(start, 1))
+    eventually(lambda: gateway.standing(user)["payment_status"] == "paid")
+    assert gateway.standing(user)["payment_expire_date"] == months_on(start, 2)
+    refund(gateway, gateway.charges(user)[-1])
+    eventually(lambda: gateway.standing(user)["payment_status"] == "refunded")
+    assert gateway.standing(user)["payment_expire_date"] is None
+
+
+def test_a_refund_that_comes_back_leaves_the_payment_paid(gateway: Gateway, new_user: Callable[..., str]) -> None:
+    user = new_user("pm_card_refundFail")
+    gateway.subscribed(user, gateway.sold(10)[0])
+    refund(gateway, gateway.charges(user)[0])
+    eventually(lambda: gateway.standing(user)["payment_status"] == "refunded")
+    gateway.play(gateway.today() + timedelta(days=2))
+    eventually(lambda: gateway.standing(user)["payment_status"] == "paid")
+
+
 # Webhooks
 
 

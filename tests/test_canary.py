@@ -17,6 +17,7 @@ from interface.web.card_numbers import holds_card_number
 from tests.canary import (
     CARDS,
     CODE,
+    EMAIL,
     HOLDER,
     NEEDLES,
     NUMBERS,
@@ -55,7 +56,7 @@ def aftermath() -> Iterator[Aftermath]:
 # --- The canary sings --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [*NUMBERS, *(grouped(number, " ") for number in NUMBERS), CODE, HOLDER])
+@pytest.mark.parametrize("text", [*NUMBERS, *(grouped(number, " ") for number in NUMBERS), CODE, HOLDER, EMAIL])
 def test_whatever_way_it_is_written_it_would_be_found(text: str) -> None:
     for spelled in written(text):
         assert held(b"noise " + spelled + b" noise"), spelled
@@ -97,7 +98,8 @@ def test_in_live_mode_numbers_reach_stripe_and_only_where_they_are_switched_on(a
 def test_no_answer_tells_it(aftermath: Aftermath) -> None:
     callers = (aftermath.test, aftermath.live, aftermath.not_taken)
     answers = [answer for caller in callers for answer in caller.answers]
-    nothing_but_the_planted({f"{place} {what}": held(answer) for place, (what, answer) in enumerate(answers)})
+    found = {f"{place} {what}": held(answer) for place, (what, answer) in enumerate(answers)}
+    nothing_but_the_planted(found, told=EMAIL)
     assert {what for what, _ in answers if what.endswith(" 500")} == set()
 
 
@@ -127,7 +129,8 @@ def test_the_database_has_it_in_no_file(aftermath: Aftermath) -> None:
 
 
 def test_stripe_s_stand_in_keeps_it_in_no_file(aftermath: Aftermath) -> None:
-    nothing_but_the_planted(aftermath.found_in("stripe"))
+    """It is told who its customers are, and nobody else is."""
+    nothing_but_the_planted(aftermath.found_in("stripe"), told=EMAIL)
 
 
 def test_kafka_has_it_in_no_message_and_the_broker_in_no_file(aftermath: Aftermath) -> None:
@@ -136,7 +139,8 @@ def test_kafka_has_it_in_no_message_and_the_broker_in_no_file(aftermath: Afterma
 
 
 def test_no_file_beside_them_has_it(aftermath: Aftermath) -> None:
-    nothing_but_the_planted(aftermath.found_in("."))
+    stripes = aftermath.found_in("stripe")
+    nothing_but_the_planted({path: names for path, names in aftermath.found_in(".").items() if path not in stripes})
 
 
 if sys.platform == "linux":

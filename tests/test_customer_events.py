@@ -19,13 +19,15 @@ from domain.money import Money
 from domain.payment_commands import Authorize
 from domain.payment_facts import Captured
 from domain.subscription import Subscription
-from domain.subscription_facts import SubscriptionRenewed
+from domain.subscription_facts import InvoiceRefunded, SubscriptionRenewed
+from domain.subscription_paid import paid_until
 from interface.sandbox.postgres import Postgres
 from tests.billing_desk_side import EVERY_TRY, MASTERCARD, VISA, BillingDesk, Gone, Life, desk_on, everything, unique
 from tests.billing_told_side import handle, pay, told
 from tests.test_stripe_billing_standin import DAY_S, POOR
 
 MONTH_S = 32 * DAY_S
+REFUNDS = ("charge.refunded", "refund.")
 # Handling takes fewer steps than this.
 MANY = 40
 
@@ -193,6 +195,101 @@ def test_what_is_for_somebody_elses_account_is_unmatched_when_it_comes(
     assert {first_verdict(one).state for one in other} == {"unmatched"}
 
 
+# --- Refunds -----------------------------------------------------------------------------------------------------
+
+
+def paid_with(desk: BillingDesk, subscription: UUID) -> str:
+    """The PaymentIntent of its latest invoice."""
+    name = desk.subscription(subscription).provider_subscription
+    [last] = desk.shop.sdk.invoices.list({"subscription": name, "limit": 1, "expand": ["data.payments"]}).data
+    return str(last.payments.data[0].payment.payment_intent)
+
+
+def give_back(desk: BillingDesk, subscription: UUID, minor: int) -> list[Entry]:
+    """Made in the provider's dashboard; all that was ever told of what paid the latest invoice."""
+    intent = paid_with(desk, subscription)
+    desk.shop.sdk.refunds.create({"payment_intent": intent, "amount": minor})
+    return of_payment(desk, intent)
+
+
+def of_payment(desk: BillingDesk, intent: str) -> list[Entry]:
+    return [one for one in told(desk, None) if one.payment_intent == intent and one.type.startswith(REFUNDS)]
+
+
+def refunded(desk: BillingDesk, subscription: UUID) -> list[int]:
+    """How much of an invoice had gone back in all, fact by fact."""
+    facts = (envelope.fact for envelope in desk.ledger.load(subscription).envelopes)
+    return [fact.amount.minor for fact in facts if isinstance(fact, InvoiceRefunded)]
+
+
+@pytest.mark.parametrize("kind", ["charge.refunded", "refund.created"])
+def test_a_refund_that_somebody_made_at_the_provider_is_known_here(
+    desk: BillingDesk, customer: UUID, kind: str
+) -> None:
+    """A refund does not say whose it is."""
+    begun = desk.subscribed(customer).story.stream
+    for minor, status in ((3_00, "paid"), (7_00, "refunded")):
+        hint = [one for one in give_back(desk, begun, minor) if one.type == kind][-1]
+        assert (hint.customer is None, hint.payment) == (kind == "refund.created", None)
+        for _ in range(2):
+            assert handle(desk, hint).state == "done"
+        assert desk.subscription(begun).payment_status == status
+    assert refunded(desk, begun) == [3_00, 10_00]
+
+
+def test_refunds_are_known_in_whatever_order_they_are_told(desk: BillingDesk, customer: UUID) -> None:
+    begun = desk.subscribed(customer).story.stream
+    give_back(desk, begun, 1_00)
+    entries = give_back(desk, begun, 2_00)
+    assert len(entries) == 4
+    for late in reversed(entries):
+        assert handle(desk, late).state == "done"
+    assert refunded(desk, begun) == [3_00]
+
+
+def test_any_look_finds_a_refund_that_nobody_told_of(desk: BillingDesk, customer: UUID, theirs: str) -> None:
+    begun = desk.subscribed(customer).story.stream
+    give_back(desk, begun, 10_00)
+    assert handle(desk, told(desk, theirs, "customer.subscription.")[-1]).state == "done"
+    known = desk.subscription(begun)
+    assert (known.payment_status, paid_until(known)) == ("refunded", None)
+    desk.shop.advance(MONTH_S)
+    assert handle(desk, told(desk, theirs, "invoice.paid")[-1]).state == "done"
+    assert desk.subscription(begun).payment_status == "paid"
+    assert refunded(desk, begun) == [10_00]
+
+
+def test_what_was_given_back_and_came_back_is_paid_again(desk: BillingDesk) -> None:
+    customer = desk.customer("pm_card_refundFail")
+    begun = desk.subscribed(customer).story.stream
+    assert handle(desk, *give_back(desk, begun, 10_00)).state == "done"
+    assert desk.subscription(begun).payment_status == "refunded"
+    desk.shop.advance(DAY_S)
+    [failed] = [one for one in of_payment(desk, paid_with(desk, begun)) if one.type == "refund.failed"]
+    assert handle(desk, failed).state == "done"
+    assert refunded(desk, begun) == [10_00, 0]
+    assert desk.subscription(begun).payment_status == "paid"
+
+
+def test_a_refund_of_nobodys_payment_is_no_news(desk: BillingDesk) -> None:
+    nobodys = desk.shop.sdk.charges.create({"amount": 1_00, "currency": "usd", "source": "tok_visa"})
+    strangers = desk.shop.subscribe(desk.shop.customer())
+    paid = desk.shop.sdk.charges.list({"customer": strangers.customer}).data[0].payment_intent
+    for about in (nobodys.id, paid, "pi_none"):
+        assert handle(desk, entry("refund.created", payment_intent=about)) == UNMATCHED
+
+
+def test_whose_a_refund_is_may_be_learned_later(desk: BillingDesk, customer: UUID) -> None:
+    begun = desk.subscribed(customer).story.stream
+    hint = [one for one in give_back(desk, begun, 10_00) if one.type == "refund.created"][-1]
+    for request in ("GET /v1/payment_intents/*", "GET /v1/charges"):
+        desk.shop.fault(request, "refused", times=EVERY_TRY)
+        assert handle(desk, hint).state == "waiting"
+        desk.shop.control.delete("/faults")
+    assert handle(desk, hint).state == "done"
+    assert refunded(desk, begun) == [10_00]
+
+
 # --- Made elsewhere ----------------------------------------------------------------------------------------------
 
 
@@ -230,7 +327,6 @@ def test_a_subscription_that_is_over_or_will_be_when_it_is_first_heard_of_is_so_
 
 def test_what_is_changed_at_the_provider_is_changed_here(desk: BillingDesk, customer: UUID, theirs: str) -> None:
     begun, dearer, sdk = desk.subscribed(customer).story, desk.shop.price(20_00), desk.shop.sdk
-    desk.shop.advance(1)  # of two in one second nobody could tell the later
     name = begun.known.provider_subscription
     [item] = sdk.subscriptions.retrieve(name)["items"].data
     sdk.subscriptions.update(name, {"items": [{"id": item.id, "price": dearer.id}]})

@@ -63,6 +63,7 @@ from tests.given_subscription import (
     ended,
     moved,
     not_renewed,
+    refunded,
     renewed,
     scheduled,
     voided,
@@ -75,6 +76,7 @@ REGISTERED = registered_as(email=None)
 WITH_CARD: tuple[CustomerFact, ...] = (REGISTERED, created(), card_started(), card_updated())
 NO_CARD: tuple[CustomerFact, ...] = (REGISTERED, created())
 ONE_DAY = timedelta(days=1)
+RETURNED: tuple[SubscriptionFact, ...] = (*ACTIVE, refunded())
 
 
 def customer(*facts: CustomerFact) -> CustomerAt:
@@ -119,6 +121,17 @@ def told(
         ([(*PENDING, not_renewed("in_1", FIRST), ended(None, at(3, 9), "never_paid"))], "pending"),
         ([CANCELLED], "paid"),
         ([(*PAST_DUE, renewed("in_3", THIRD))], "paid"),
+        ([RETURNED], "refunded"),
+        ([(*ACTIVE, refunded(minor=19_99))], "paid"),
+        ([(*RETURNED, ended())], "refunded"),
+        ([RETURNED, NOT_BEGUN, PENDING], "refunded"),
+        ([RETURNED, ACTIVE], "paid"),
+        ([RETURNED, TRIALING], "paid"),
+        ([RETURNED, PAST_DUE], "failed"),
+        ([(*RETURNED, renewed("in_2", SECOND))], "paid"),
+        ([(*CANCELLED, renewed("in_2", SECOND), refunded("in_2")), CANCELLED], "refunded"),
+        ([(*RETURNED, ended()), (*CANCELLED, renewed("in_2", SECOND))], "paid"),
+        ([(*RETURNED, ended()), CANCELLED], "paid"),
     ],
 )
 def test_failed_goes_before_paid_and_paid_before_pending(
@@ -137,6 +150,9 @@ def test_failed_goes_before_paid_and_paid_before_pending(
         ([ACTIVE, (*ACTIVE, renewed("in_2", SECOND))], MAR_31),
         ([(*ACTIVE, renewed("in_3", THIRD)), PENDING], APR_30),
         ([CANCELLED], FEB_28),
+        ([RETURNED], None),
+        ([(*RETURNED, renewed("in_2", SECOND), refunded("in_2"))], None),
+        ([(*ACTIVE, renewed("in_2", SECOND), refunded("in_2")), RETURNED], FEB_28),
     ],
 )
 def test_what_was_paid_reaches_as_far_as_the_furthest_subscription(

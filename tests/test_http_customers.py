@@ -104,7 +104,7 @@ class Shop:
 
     def standing(self, customer: str) -> dict[str, Any]:
         """As the read model has it once it holds all that is in the log now."""
-        found: dict[str, Any] = self.system.found(f"/v1/customers/{customer}", after=self.system.facts_in_log())
+        found: dict[str, Any] = self.system.found(f"/v1/customers/{customer}", after=self.system.end_of_log())
         return found
 
     def at_stripe(self, kind: str, name: str) -> dict[str, Any]:
@@ -355,7 +355,7 @@ def test_a_subscription_begins_and_is_paid_for_a_period(shop: Shop) -> None:
 
     eventually(lambda: shop.standing(customer["id"])["payment_status"] == "paid", TOLD_S)
     path = f"/v1/subscriptions/{subscription['id']}"
-    found = shop.system.found(path, after=shop.system.facts_in_log())
+    found = shop.system.found(path, after=shop.system.end_of_log())
     assert (found["payment_status"], found["paid_until"]) == ("paid", found["period_end"])
     assert (found["latest_invoice"]["paid"], found["latest_invoice"]["amount"]) == (True, 12_00)
     standing = shop.standing(customer["id"])
@@ -415,7 +415,7 @@ def test_a_second_one_to_the_same_product_is_refused_unless_it_is_asked_for(shop
     second = shop.subscribed(customer["id"], product, another=True)
     assert second["id"] != first["id"]
     shop.subscribed(customer["id"], shop.price().product)
-    listed = shop.system.found(f"/v1/customers/{customer['id']}/subscriptions", after=shop.system.facts_in_log())
+    listed = shop.system.found(f"/v1/customers/{customer['id']}/subscriptions", after=shop.system.end_of_log())
     assert len(listed["subscriptions"]) == 3
 
 
@@ -558,11 +558,81 @@ def test_a_list_of_subscriptions_goes_on_where_the_page_ended(shop: Shop) -> Non
     customer, product = shop.registered()["id"], shop.price().product
     made = [shop.subscribed(customer, product, another=True)["id"] for _ in range(3)]
     path = f"/v1/customers/{customer}/subscriptions"
-    first = shop.system.found(path, limit=2, after=shop.system.facts_in_log())
+    first = shop.system.found(path, limit=2, after=shop.system.end_of_log())
     rest = shop.system.found(path, limit=2, cursor=first["next_cursor"])
     assert [one["id"] for one in first["subscriptions"] + rest["subscriptions"]] == made[::-1]
     assert rest["next_cursor"] is None
     assert named(problem(shop.system.get(path, cursor="x"), 400)) == {"cursor"}
+
+
+def test_a_list_of_customers_goes_on_where_the_page_ended_and_shows_who_they_are(shop: Shop) -> None:
+    emails = [email() for _ in range(3)]
+    made = [shop.registered(None, email=one)["id"] for one in emails]
+    first = shop.system.found("/v1/customers", limit=2, after=shop.system.end_of_log())
+    rest = shop.system.found("/v1/customers", limit=1, cursor=first["next_cursor"])
+    listed = first["customers"] + rest["customers"]
+    assert [(one["id"], one["email"]) for one in listed] == [*zip(made, emails, strict=True)][::-1]
+    assert set(listed[0]) == CUSTOMER_MEMBERS
+    assert named(problem(shop.system.get("/v1/customers", cursor="x"), 400)) == {"cursor"}
+    writer = {"Authorization": f"Bearer {shop.system.new_token('writer', 'write:payment')}"}
+    problem(shop.http.get("/v1/customers", headers=writer), 403)
+
+
+# --- Histories ---------------------------------------------------------------------------------------------------
+
+
+def test_the_history_of_a_customer_is_told_fact_by_fact(shop: Shop) -> None:
+    names = {"user": unique("user"), "email": email()}
+    customer = ok(shop.card(ok(shop.register(**names), 201)["id"], VISA))
+    told = shop.system.get(f"/v1/customers/{names['email']}/events")
+    facts = ok(told)["events"]
+    expected = ["CustomerRegistered", "CustomerCreated", "CardUpdateStarted", "CardUpdated"]
+    assert [fact["type"] for fact in facts] == expected
+    assert [fact["version"] for fact in facts] == [*range(1, customer["version"] + 1)]
+    assert {fact["stream"] for fact in facts} == {customer["id"]}
+    assert (facts[0]["data"]["email"], facts[0]["data"]["user"]) == (names["email"], names["user"])
+    assert facts[-1]["data"]["card"] == customer["card"]
+    assert told.headers["ETag"] == f'"{customer["version"]}"'
+    assert facts == shop.system.found(f"/v1/customers/{customer['id']}/events")["events"]
+
+
+def test_the_history_of_a_subscription_is_told_fact_by_fact(shop: Shop) -> None:
+    subscription = shop.subscribed(shop.registered()["id"])
+    told = shop.system.get(f"/v1/subscriptions/{subscription['id']}/events")
+    facts = ok(told)["events"]
+    assert [fact["type"] for fact in facts] == ["SubscriptionRequested", "SubscriptionStarted", "SubscriptionRenewed"]
+    assert (facts[2]["data"]["amount"], facts[2]["data"]["currency"]) == (12_00, "usd")
+    assert told.headers["ETag"] == f'"{subscription["version"]}"'
+
+
+def test_who_or_what_is_not_there_has_no_history(shop: Shop) -> None:
+    payment, subscription = shop.system.paid()["id"], shop.subscribed(shop.registered()["id"])["id"]
+    for path in ("/v1/customers/nobody/events", f"/v1/customers/{subscription}/events"):
+        assert problem(shop.system.get(path), 404)["type"] == "urn:payledger:problem:customer-not-found"
+    for stream in (uuid.uuid4(), payment):
+        problem(shop.system.get(f"/v1/subscriptions/{stream}/events"), 404)
+    writer = {"Authorization": f"Bearer {shop.system.new_token('writer', 'write:payment')}"}
+    for path in ("/v1/customers/nobody/events", f"/v1/subscriptions/{subscription}/events"):
+        problem(shop.http.get(path, headers=writer), 403)
+
+
+def test_what_went_back_of_the_latest_invoice_is_told(shop: Shop) -> None:
+    customer = shop.registered()
+    subscription = shop.subscribed(customer["id"])
+    [charge] = shop.sdk.charges.list({"customer": customer["stripe"]["customer"]}).data
+    path = f"/v1/subscriptions/{subscription['id']}"
+
+    def gone_back(minor: int) -> bool:
+        return bool(shop.system.found(path)["latest_invoice"]["amount_refunded"] == minor)
+
+    for minor, in_all, status in ((2_00, 2_00, "paid"), (10_00, 12_00, "refunded")):
+        shop.sdk.refunds.create({"charge": charge.id, "amount": minor})
+        eventually(partial(gone_back, in_all), TOLD_S)
+        told = shop.system.found(path)
+        assert (told["payment_status"], told["latest_invoice"]["amount"]) == (status, 12_00)
+    assert (told["latest_invoice"]["amount_refunded"], told["paid_until"]) == (12_00, None)
+    standing = shop.standing(customer["id"])
+    assert (standing["payment_status"], standing["paid_until"], standing["open_problems"]) == ("refunded", None, [])
 
 
 # --- What is said ------------------------------------------------------------------------------------------------

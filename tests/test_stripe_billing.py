@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
 
+from application import stripe_client
 from application.billing import (
     CancelSubscription,
     ChangeSubscription,
@@ -41,6 +43,7 @@ from tests.test_stripe_billing_standin import DAY_S, HOUR_S, POOR, YEAR, Shop, p
 KEY = "sk_test_standin"
 PATIENCE_S = 30
 ADA = "ada@example.org"
+RETRIES = stripe_client.MAX_NETWORK_RETRIES
 T = TypeVar("T")
 
 
@@ -53,10 +56,21 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 @pytest.fixture
 def shop(shared: Shop) -> Iterator[Shop]:
-    """One process for all tests that stay with their own customers; its clock goes on from test to test."""
+    """One process for all tests that stay with their own customers; its clock goes on from test to test.
+
+    The SDK does not try again: its pauses would be most of the time.
+    """
     shared.dunning(invoice="open")
-    yield shared
+    with patch.object(stripe_client, "MAX_NETWORK_RETRIES", 0):
+        yield shared
     shared.control.delete("/faults")
+
+
+@pytest.fixture
+def persistent(shop: Shop) -> Iterator[Shop]:
+    """The same, asked by an SDK that tries again."""
+    with patch.object(stripe_client, "MAX_NETWORK_RETRIES", RETRIES):
+        yield shop
 
 
 def use(shop: Shop, ask: Callable[[StripeBilling], Awaitable[T]]) -> T:
@@ -301,14 +315,14 @@ def test_a_card_is_set_to_the_end_by_asking_again_wherever_the_reply_was_lost(sh
 
 
 @pytest.mark.parametrize("path", STEPS)
-def test_an_error_that_stripe_keeps_does_not_stand_in_a_cards_way(shop: Shop, path: str) -> None:
-    customer = shop.customer()
-    own = shop.sdk.payment_methods.attach("pm_card_amex", {"customer": customer.id})
-    shop.subscribe(customer, default_payment_method=own.id)
-    shop.fault(f"POST /v1/{path}", "error", status=500, when="after", times=1)
-    (outcome,) = of_customer(shop, card(customer.id, "tok_mastercard"))
+def test_an_error_that_stripe_keeps_does_not_stand_in_a_cards_way(persistent: Shop, path: str) -> None:
+    customer = persistent.customer()
+    own = persistent.sdk.payment_methods.attach("pm_card_amex", {"customer": customer.id})
+    persistent.subscribe(customer, default_payment_method=own.id)
+    persistent.fault(f"POST /v1/{path}", "error", status=500, when="after", times=1)
+    (outcome,) = of_customer(persistent, card(customer.id, "tok_mastercard"))
     assert isinstance(outcome, RecordCard)
-    assert default_of(shop, customer) == outcome.payment_method
+    assert default_of(persistent, customer) == outcome.payment_method
 
 
 def test_a_card_that_is_the_customers_already_is_as_good_as_attached(shop: Shop) -> None:
@@ -420,6 +434,7 @@ def test_a_price_that_is_not_there_begins_nothing(shop: Shop) -> None:
         ("refused", {}),
         ("reset", {}),
         ("reply_lost", {}),
+        ("garbage", {}),
     ],
 )
 def test_whatever_is_no_clear_no_is_not_known(shop: Shop, mode: str, more: dict[str, object]) -> None:
@@ -598,6 +613,7 @@ def test_what_has_ended_ends_no_more_and_is_not_taken_back(shop: Shop) -> None:
     assert isinstance(changed, RecordRefused)
 
 
+@patch.object(stripe_client, "MAX_NETWORK_RETRIES", 0)
 def test_nobody_listening_is_not_known() -> None:
     async def ask() -> tuple[object, ...]:
         api = StripeApi(KEY, "http://127.0.0.1:9")

@@ -46,6 +46,7 @@ from domain.subscription_commands import (
 )
 from domain.subscription_decisions import decide
 from domain.subscription_outside import movements
+from domain.subscription_paid import paid_until
 from tests.test_stripe_billing import (
     cancel,
     change,
@@ -236,7 +237,7 @@ def test_years_of_renewals_follow_each_other_without_a_gap(shop: Shop) -> None:
     assert periods == [Period(months_after(anchor, n), months_after(anchor, n + 1)) for n in range(31)]
     assert periods[-1] == seen.standing.period
     known = after(known, *told(known, seen))
-    assert state.paid_until(known) == seen.standing.period.end
+    assert paid_until(known) == seen.standing.period.end
     assert told(known, seen)[len(seen.invoices) :] == (), "nothing is left to be told"
     assert [decide(known, one) for one in seen.invoices] == [()] * 31
 
@@ -292,7 +293,7 @@ def test_a_failed_renewal_is_paid_with_a_new_card_and_all_is_well(shop: Shop) ->
     assert [type(one) for one in told(known, seen)[2:]] == [RecordStatus]
     known = after(known, *told(known, seen))
     assert (known.status, known.payment_status) == ("active", "paid")
-    assert state.paid_until(known) == seen.standing.period.end
+    assert paid_until(known) == seen.standing.period.end
 
 
 def poor(shop: Shop, customer: Any) -> None:
@@ -334,7 +335,7 @@ def test_of_years_that_nobody_paid_the_latest_are_told(shop: Shop, monkeypatch: 
 
 
 def test_the_pages_of_a_list_are_one_list(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.stripe_billing_lookups.PAGE", 2)
+    monkeypatch.setattr("application.stripe_billing_lists.PAGE", 2)
     outcome = started(shop)
     shop.go_to(int(months_after(outcome.period.start, 4).timestamp()) + 2 * HOUR_S)
     invoices = look(shop, outcome.subscription).invoices
@@ -353,6 +354,77 @@ def test_one_that_never_began_is_told_with_its_invoice_taken_back(shop: Shop) ->
     seen = look(shop, made.id)
     assert seen.standing.cancelled == Cancelled(moment(made.created + 23 * HOUR_S), "never_paid")
     assert seen.invoices == (RecordInvoiceVoided(failed.invoice, seen.invoices[0].evidence),)
+
+
+# --- What went back ----------------------------------------------------------------------------------------------
+
+
+def went_back(shop: Shop, name: str) -> list[int]:
+    """Of the subscription's invoices, the oldest first, that were paid: how much of each."""
+    refunds = {one.invoice: one.amount.minor for one in look(shop, name).refunds}
+    return [refunds[one.invoice] for one in look(shop, name).invoices]
+
+
+def intent_of(shop: Shop, number: int, subscription: Any) -> str:
+    """The PaymentIntent that paid its invoice of this number."""
+    paid = shop.sdk.invoices.retrieve(shop.invoices(subscription)[number].id, {"expand": ["payments"]})
+    return str(paid.payments.data[0].payment.payment_intent)
+
+
+def test_of_an_invoice_is_told_how_much_of_it_went_back_in_all(shop: Shop) -> None:
+    bought = shop.subscribe(shop.customer(), shop.price(10_00))
+    shop.go_to(item(bought).current_period_end + 2 * HOUR_S)
+    assert went_back(shop, bought.id) == [0, 0]
+    second = {"payment_intent": intent_of(shop, 1, bought)}
+    for amount, all_together in ((3_00, 3_00), (1, 3_01)):
+        shop.sdk.refunds.create({**second, "amount": amount})
+        assert went_back(shop, bought.id) == [0, all_together]
+    shop.sdk.refunds.create(second)
+    seen = look(shop, bought.id)
+    assert [(one.amount, told_now(shop, one.as_of)) for one in seen.refunds] == [
+        (Money(10_00, "usd"), True),
+        (Money(0, "usd"), True),
+    ]
+    assert seen.standing.status == "active"
+
+
+def test_a_refund_that_fails_later_went_nowhere(shop: Shop) -> None:
+    bought = shop.subscribe(shop.customer("pm_card_refundFail"), shop.price(10_00))
+    intent = intent_of(shop, 0, bought)
+    for amount in (4_00, 6_00):
+        shop.sdk.refunds.create({"payment_intent": intent, "amount": amount})
+    assert went_back(shop, bought.id) == [10_00]
+    shop.advance(DAY_S)
+    assert went_back(shop, bought.id) == [0]
+
+
+def test_of_many_refunds_and_charges_all_are_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A charge brings its ten latest refunds along."""
+    monkeypatch.setattr("application.stripe_billing_lists.PAGE", 2)
+    bought = shop.subscribe(shop.customer(), shop.price(10_00))
+    shop.go_to(int(months_after(moment(bought.created), 4).timestamp()) + 2 * HOUR_S)
+    for _ in range(11):
+        shop.sdk.refunds.create({"payment_intent": intent_of(shop, 0, bought), "amount": 1})
+    assert went_back(shop, bought.id) == [11, 0, 0, 0, 0]
+    monkeypatch.setattr("application.stripe_billing_refunds.MAX_PAGES", 1)
+    known = [one.invoice for one in look(shop, bought.id).refunds]
+    assert known == [one.id for one in shop.invoices(bought)][:-3:-1], "of what is not looked at nothing is told"
+
+
+def test_what_was_to_be_paid_by_nobody_cannot_go_back(shop: Shop) -> None:
+    trial = shop.subscribe(shop.customer(), trial_period_days=7)
+    assert look(shop, trial.id).refunds == ()
+
+
+@pytest.mark.parametrize("payment", ["payment_intents", "charges"])
+def test_a_payment_is_known_to_be_a_customers(shop: Shop, payment: str) -> None:
+    customer = shop.customer()
+    shop.subscribe(customer)
+    made = shop.state()[payment][-1]["id"]
+    assert use(shop, lambda billing: billing.customer_of(made)) == customer.id
+    nobodys = shop.sdk.charges.create({"amount": 1_00, "currency": "usd", "source": "tok_visa"}).id
+    assert isinstance(use(shop, lambda billing: billing.customer_of(nobodys)), Absent)
+    assert isinstance(use(shop, lambda billing: billing.customer_of("pi_none")), Absent)
 
 
 # --- Everything at once ------------------------------------------------------------------------------------------
@@ -609,7 +681,7 @@ def test_a_price_in_tiers_is_not_told_as_nothing() -> None:
 
 
 def test_the_catalog_is_all_products_with_their_recurring_prices(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.stripe_billing_lookups.PAGE", 2)
+    monkeypatch.setattr("application.stripe_billing_lists.PAGE", 2)
     monthly = {"currency": "eur", "unit_amount": 9_99, "recurring": {"interval": "month", "interval_count": 3}}
     pro = shop.sdk.products.create({"name": "Pro", "default_price_data": monthly})
     old = shop.sdk.products.create({"name": "Old"})
@@ -631,7 +703,7 @@ def test_the_catalog_is_all_products_with_their_recurring_prices(shop: Shop, mon
 
 
 def test_a_catalog_that_is_too_long_is_not_told_in_part(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.stripe_billing_lookups.PAGE", 1)
+    monkeypatch.setattr("application.stripe_billing_lists.PAGE", 1)
     monkeypatch.setattr("application.stripe_billing_lookups.MAX_CATALOG_PAGES", 1)
     shop.price()
     shop.price()

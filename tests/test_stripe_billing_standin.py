@@ -1193,3 +1193,47 @@ def test_the_events_of_renewals_are_delivered_signed_however_far_the_clock_jumps
         await receiver.wait_for(lambda: told() == paid)
 
     run(tmp_path, use)
+
+
+# Refunds of what was paid for a subscription
+
+
+def test_a_refund_shows_on_the_charge_that_paid_an_invoice_and_the_invoice_stays_paid(shop: Shop) -> None:
+    customer = shop.customer()
+    subscription = shop.subscribe(customer, shop.price(10_00))
+    [invoice] = shop.invoices(subscription)
+    paid = shop.sdk.invoices.retrieve(invoice.id, {"expand": ["payments"]})
+    shop.sdk.refunds.create({"payment_intent": paid.payments.data[0].payment.payment_intent, "amount": 4_00})
+    [charge] = shop.sdk.charges.list({"customer": customer.id, "expand": ["data.refunds"]}).data
+    assert (charge.amount_refunded, charge.refunded, charge.refunds.has_more) == (4_00, False, False)
+    assert [one.amount for one in charge.refunds.data] == [4_00]
+    assert shop.told(customer, "charge.refunded") == [("charge.refunded", charge.refunds.data[0].created)]
+    after = shop.sdk.invoices.retrieve(invoice.id)
+    assert (after.status, after.amount_paid, shop.subscription(subscription).status) == ("paid", 10_00, "active")
+
+
+def test_a_charge_brings_its_latest_refunds_along(shop: Shop) -> None:
+    customer = shop.customer()
+    shop.subscribe(customer, shop.price(10_00))
+    [charge] = shop.sdk.charges.list({"customer": customer.id}).data
+    made = [shop.sdk.refunds.create({"charge": charge.id, "amount": 1}).id for _ in range(11)]
+    refunds = shop.sdk.charges.retrieve(charge.id, {"expand": ["refunds"]}).refunds
+    assert ([one.id for one in refunds.data], refunds.has_more) == (made[:0:-1], True)
+
+
+def test_some_cards_send_a_refund_back_after_a_day(shop: Shop) -> None:
+    customer = shop.customer("pm_card_refundFail")
+    shop.subscribe(customer, shop.price(10_00))
+    [charge] = shop.sdk.charges.list({"customer": customer.id}).data
+    refund = shop.sdk.refunds.create({"charge": charge.id})
+    assert refund.status == "succeeded"
+    shop.advance(DAY_S)
+    failed = shop.sdk.refunds.retrieve(refund.id)
+    assert (failed.status, failed.failure_reason) == ("failed", "expired_or_canceled_card")
+    moved = shop.sdk.balance_transactions.retrieve(failed.failure_balance_transaction)
+    assert (moved.amount, moved.type, moved.source) == (10_00, "refund_failure", refund.id)
+    again = shop.sdk.charges.retrieve(charge.id)
+    assert (again.amount_refunded, again.refunded) == (0, False)
+    told = [one for one in shop.state()["events"] if one["data"]["object"]["id"] == refund.id]
+    assert [one["type"] for one in told] == ["refund.created", "refund.updated", "refund.failed"]
+    assert shop.sdk.refunds.create({"charge": charge.id}).amount == 10_00

@@ -17,7 +17,7 @@ from domain.errors import (
     TooManyChanges,
 )
 from domain.personal import split
-from domain.subscription import Cancelled, Subscription, next_period, paid_until
+from domain.subscription import Cancelled, Subscription
 from domain.subscription_commands import (
     AdoptSubscription,
     Cancel,
@@ -30,7 +30,8 @@ from domain.subscription_commands import (
 )
 from domain.subscription_decisions import MAX_OPERATIONS, MAX_QUANTITY, MAX_TRIAL_DAYS, decide
 from domain.subscription_facts import BillingStatus, SubscriptionFact
-from domain.subscription_outside import Standing, movements
+from domain.subscription_outside import Standing, movements, refunds
+from domain.subscription_paid import next_period, paid_until
 from domain.subscription_standing import Dated, Invoice
 from tests.given import NO_FUNDS, usd
 from tests.given_subscription import (
@@ -76,6 +77,7 @@ from tests.given_subscription import (
     moved,
     not_begun,
     not_renewed,
+    refunded,
     renewed,
     requested,
     resume_refused,
@@ -85,6 +87,7 @@ from tests.given_subscription import (
     told_changed,
     told_ended,
     told_paid,
+    told_refunded,
     told_resumed,
     told_scheduled,
     told_status,
@@ -882,6 +885,74 @@ def test_who_changes_from_a_year_to_a_month_has_paid_for_a_month_from_then_on() 
     assert paid_until(subscription(*annual)) == year.end
     assert paid_until(subscription(*after)) == month.end
     given(*after).when(told_paid("in_3", None)).then(renewed("in_3", Period(month.end, at(4, 10))))
+
+
+# --- What went back ----------------------------------------------------------------------------------------------
+
+
+def test_of_an_invoice_all_that_went_back_so_far_is_known() -> None:
+    part = given(*ACTIVE).when(told_refunded(minor=5_00)).then(refunded(minor=5_00))
+    part.stands("active", payment_status="paid", refunds={"in_1": Dated(usd(5_00), SOON)})
+    more = given(*ACTIVE, refunded(minor=5_00)).when(told_refunded(as_of=THEN)).then(refunded(as_of=THEN))
+    more.stands("active", payment_status="refunded", refunds={"in_1": Dated(usd(20_00), THEN)})
+
+
+def test_a_refund_that_fails_later_is_paid_again() -> None:
+    back = given(*ACTIVE, refunded()).when(told_refunded(minor=0, as_of=THEN)).then(refunded(minor=0, as_of=THEN))
+    back.stands("active", payment_status="paid")
+    assert paid_until(subscription(*ACTIVE, refunded(), refunded(minor=0, as_of=THEN))) == FEB_28
+
+
+def test_a_refund_that_is_heard_of_twice_or_late_is_no_news() -> None:
+    given(*ACTIVE, refunded()).when(told_refunded()).decides_nothing()
+    given(*ACTIVE, refunded(as_of=THEN)).when(told_refunded(minor=5_00)).decides_nothing()
+    given(*ACTIVE, refunded()).when(told_refunded(minor=9_00)).decides_nothing()  # of one second the most
+
+
+def test_a_refund_may_be_heard_of_before_what_was_paid() -> None:
+    early = (*PENDING, began(), refunded())
+    given(*early).stands("active", payment_status="pending")
+    assert subscription(*early, renewed()) == subscription(*ACTIVE, refunded())
+
+
+def test_what_went_back_in_full_is_paid_until_what_was_paid_before() -> None:
+    """Money for nothing cannot go back; and a part of the money is for no part of the time."""
+    two = (*ACTIVE, renewed("in_2", SECOND))
+    for back, status, until in (
+        (refunded("in_2"), "refunded", FEB_28),
+        (refunded("in_2", 19_99), "paid", MAR_31),
+        (refunded("in_1"), "paid", MAR_31),
+        (refunded("in_0"), "paid", MAR_31),
+    ):
+        given(*two, back).stands("active", payment_status=status)
+        assert paid_until(subscription(*two, back)) == until
+    assert paid_until(subscription(*ACTIVE, refunded())) is None
+    assert subscription(*TRIALING, refunded("in_0", 0)).payment_status == "paid"
+
+
+def test_of_two_that_were_paid_for_one_period_the_one_that_was_kept_counts() -> None:
+    twice = (*ACTIVE, renewed("in_1b"))
+    for name in ("in_1", "in_1b"):
+        given(*twice, refunded(name)).stands("active", payment_status="paid")
+        assert paid_until(subscription(*twice, refunded(name))) == FEB_28
+    given(*twice, refunded("in_1"), refunded("in_1b")).stands("active", payment_status="refunded")
+
+
+def test_it_is_billed_on_though_money_went_back() -> None:
+    given(*ACTIVE, refunded()).when(told_paid(period=None)).then(renewed("in_2", SECOND)).stands(
+        "active", payment_status="paid"
+    )
+    given(*PAST_DUE, refunded()).stands("past_due", payment_status="failed")
+
+
+def test_a_look_tells_of_refunds_what_is_not_known_and_dates_it_later_than_what_is() -> None:
+    known = subscription(*ACTIVE, refunded("in_1", 5_00), refunded("in_2", 0))
+    same = [told_refunded("in_1", 5_00), told_refunded("in_2", 0), told_refunded("in_3", 0)]
+    assert list(refunds(known, same)) == []
+    (more,) = refunds(known, [*same, told_refunded("in_1", 3_00)])
+    assert (more.amount, more.as_of) == (usd(3_00), SOON + timedelta(microseconds=1))
+    (later_on,) = refunds(known, [told_refunded("in_1", 3_00, THEN)])
+    assert later_on.as_of == THEN
 
 
 # --- What is personal, limits, and the fold ----------------------------------------------------------------------

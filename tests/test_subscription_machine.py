@@ -20,10 +20,11 @@ from msgspec import structs
 
 from domain.calendar import Interval, Period
 from domain.errors import Refusal
-from domain.subscription import Status, Subscription, paid_until
+from domain.subscription import Status, Subscription
 from domain.subscription_commands import Cancel, Change, Resume, Subscribe, SubscriptionCommand
 from domain.subscription_decisions import decide
 from domain.subscription_facts import BillingStatus, SubscriptionFact, SubscriptionStarted
+from domain.subscription_paid import paid_until
 from tests.given_subscription import (
     CUSTOMER,
     JAN_31,
@@ -37,6 +38,7 @@ from tests.given_subscription import (
     told_changed,
     told_ended,
     told_paid,
+    told_refunded,
     told_resumed,
     told_scheduled,
     told_status,
@@ -159,6 +161,9 @@ movements: strategies.SearchStrategy[SubscriptionCommand] = strategies.one_of(
     strategies.builds(told_changed, strategies.none(), prices.map(monthly), seconds),
     strategies.builds(told_scheduled, strategies.none(), strategies.sampled_from(ENDS[1:4]), seconds),
     strategies.builds(told_resumed, strategies.none(), seconds),
+    strategies.builds(
+        told_refunded, strategies.sampled_from(["in_0", "in_1"]), strategies.sampled_from([0, 9_00, 20_00]), seconds
+    ),
 )
 Close = Literal["open", "paid", "voided"]
 CLOSES: tuple[Close, ...] = ("open", "paid", "voided")
@@ -239,6 +244,7 @@ class Book:
     entries: dict[str, Entry] = field(default_factory=dict)
     bills: dict[str, Bill] = field(default_factory=dict)
     voided: set[str] = field(default_factory=set)
+    back: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:
@@ -254,17 +260,26 @@ class Book:
         return max((bill.period for bill in self.bills.values() if bill.paid), default=None)
 
     @property
+    def kept(self) -> set[int]:
+        """The periods that were paid for, and of whose money something stayed."""
+        returned = {name for name, bill in self.bills.items() if self.back.get(name, (0, 0))[1] >= bill.minor > 0}
+        return {bill.period for name, bill in self.bills.items() if bill.paid and name not in returned}
+
+    @property
     def payment_status(self) -> str:
         counted = [bill for name, bill in self.bills.items() if bill.paid or name not in self.voided]
         counted = counted or list(self.bills.values())
         if not counted:
             return "failed" if self.begun and self.status == "refused" else "pending"
         last = max(bill.period for bill in counted)
-        return "paid" if any(bill.paid for bill in counted if bill.period == last) else "failed"
+        if not any(bill.paid for bill in counted if bill.period == last):
+            return "failed"
+        return "paid" if last in self.kept else "refunded"
 
     @property
     def known_at(self) -> float | None:
-        return max((known[0] for known in (self.terms, self.standing, self.ending) if known), default=None)
+        changes = (self.terms, self.standing, self.ending, *self.back.values())
+        return max((known[0] for known in changes if known), default=None)
 
     def still_open(self) -> set[str]:
         return {name for name, entry in self.entries.items() if entry.outcome == "open"}
@@ -415,6 +430,10 @@ class Book:
         self._began()
         self.voided.add(name)
 
+    def gone_back(self, name: str, second: int, minor: int) -> None:
+        self._began()
+        self.back[name] = max(self.back.get(name, (second, minor)), (second, minor))
+
     def _number(self, name: str, period: int | None) -> int:
         if period is not None:
             return period
@@ -557,6 +576,11 @@ class AnyCommandAtAnyTime(RuleBasedStateMachine):
     def is_taken_back(self, name: str) -> None:
         self._ask(told_voided(name), lambda book: book.taken_back(name))
 
+    @rule(name=names, age=ages, minor=strategies.sampled_from([0, 5_00, 19_99, 20_00, 20_00]))
+    def goes_back(self, name: str, age: int, minor: int) -> None:
+        second = self._second(age)
+        self._ask(told_refunded(name, minor, later(second)), lambda book: book.gone_back(name, second, minor))
+
     # What always holds
 
     @invariant()
@@ -566,7 +590,7 @@ class AnyCommandAtAnyTime(RuleBasedStateMachine):
             return
         known, book = self.subscription, self.book
         assert (known.status, known.payment_status) == (book.status, book.payment_status)
-        assert paid_until(known) == (None if book.paid_for is None else ENDS[book.paid_for + 1])
+        assert paid_until(known) == (ENDS[max(book.kept) + 1] if book.kept else None)
         assert known.period == (None if book.period is None else PERIODS[book.period])
         terms = known.terms and (known.terms.value.price, known.terms.value.quantity)
         assert terms == (book.terms and book.terms[1])

@@ -1,7 +1,7 @@
 """The use cases of a subscription, on a real log and with the stand-in behind the SDK, which loses what it is told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
@@ -19,6 +19,7 @@ from application.settlement import KEY_LIFETIME, OVER_AFTER
 from application.streams import Done
 from application.stripe_billing import StripeBilling
 from application.stripe_client import StripeApi
+from application.subscription_outcomes import learned
 from application.subscriptions import SubscriptionNotFound, Wanted
 from domain.errors import (
     AlreadySubscribed,
@@ -31,7 +32,9 @@ from domain.errors import (
     SubscriptionOver,
     UnknownProduct,
 )
-from domain.subscription import Subscription, paid_until
+from domain.subscription import Subscription
+from domain.subscription_facts import BillingStatus
+from domain.subscription_paid import paid_until
 from interface.sandbox.postgres import Postgres
 from tests.billing_desk_side import (
     CALLER,
@@ -55,6 +58,7 @@ END = "DELETE /v1/subscriptions/*"
 # A wish takes fewer steps than this.
 MANY = 40
 OPEN = "the provider has not told"
+Learn = Callable[[], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture(scope="module")
@@ -626,8 +630,13 @@ def looked(desk: BillingDesk, name: str | None) -> SubscriptionSeen:
     return seen
 
 
+def answers(known: Subscription, operation: str, seen: SubscriptionSeen) -> bool:
+    """Whether a look tells what became of an operation."""
+    return any(getattr(one, "operation", None) == operation for one in learned(known, known.customer, seen))
+
+
 def test_a_look_at_before_is_no_outcome_of_what_was_asked_since(
-    desk: BillingDesk, customer: UUID, begun: UUID, dearer: Any, price: Any
+    desk: BillingDesk, begun: UUID, dearer: Any, price: Any
 ) -> None:
     """It stood so once, which does not mean that our latest wish was granted."""
     desk.change(begun, dearer.product)
@@ -635,16 +644,13 @@ def test_a_look_at_before_is_no_outcome_of_what_was_asked_since(
     desk.change(begun, price.product)
     desk.shop.fault(UPDATE, "refused", times=EVERY_TRY)
     assert desk.change(begun, dearer.product, key="op-3").outcome == "open"
-    desk.run(lambda billing: billing.subscriptions.learn(customer, early, CALLER))
-    assert desk.subscription(begun).operations["op-3"].outcome == "open"
+    assert not answers(desk.subscription(begun), "op-3", early)
     desk.shop.control.delete("/faults")
     assert desk.settle("subscription", begun, "op-3") is None
     agrees(desk, begun)
 
 
-def test_what_somebody_resumed_elsewhere_answers_our_wish_to_resume(
-    desk: BillingDesk, customer: UUID, begun: UUID
-) -> None:
+def test_what_somebody_resumed_elsewhere_answers_our_wish_to_resume(desk: BillingDesk, begun: UUID) -> None:
     desk.cancel(begun, at_period_end=True)
     name = desk.subscription(begun).provider_subscription
     desk.shop.fault(UPDATE, "refused", times=EVERY_TRY)
@@ -654,7 +660,96 @@ def test_what_somebody_resumed_elsewhere_answers_our_wish_to_resume(
     seen = looked(desk, name)
     known = desk.subscription(begun).operations["op-2"].known_at
     assert known is not None
-    for as_of, outcome in ((known, "open"), (known + timedelta(seconds=1), "done")):
-        told = replace(seen, as_of=as_of)
-        desk.run(lambda billing, told=told: billing.subscriptions.learn(customer, told, CALLER))  # type: ignore[misc]
-        assert desk.subscription(begun).operations["op-2"].outcome == outcome
+    for as_of, answered in ((known, False), (known + timedelta(seconds=1), True)):
+        assert answers(desk.subscription(begun), "op-2", replace(seen, as_of=as_of)) == answered
+
+
+# --- Looks of one second -----------------------------------------------------------------------------------------
+
+
+class Provider(StripeBilling):
+    """Tells how a subscription stood when it was asked, once it `may_answer`; `meanwhile` happens before it does."""
+
+    def __init__(self, seen: SubscriptionSeen, api: StripeApi) -> None:
+        super().__init__(api)
+        self.seen, self.asked = seen, 0
+        self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.meanwhile: Callable[[int], None] = lambda _: None
+
+    def says(self, status: BillingStatus) -> None:
+        self.seen = replace(self.seen, standing=replace(self.seen.standing, status=status))
+
+    async def subscription(self, *_: object) -> SubscriptionSeen:
+        self.asked += 1
+        self.was_asked.set()
+        seen = self.seen
+        await asyncio.to_thread(self.meanwhile, self.asked)
+        await self.may_answer.wait()
+        return seen
+
+
+def asking(desk: BillingDesk, begun: UUID, late_s: int, test: Callable[[Provider, Learn], Awaitable[None]]) -> None:
+    """A process to which the provider dates all that it tells so long after what is known."""
+    known = desk.subscription(begun)
+    seen = looked(desk, known.provider_subscription)
+    assert known.as_of is not None
+    as_of = known.as_of + timedelta(seconds=late_s)
+
+    async def main() -> None:
+        api = StripeApi(STRIPE_KEY, desk.shop.url)
+        provider = Provider(replace(seen, as_of=as_of), api)
+        billing = Billing(desk.ledger, provider, desk.known, desk.now, asyncio.to_thread, desk.keys)
+        looks = billing.subscriptions.looks
+        await test(provider, lambda: looks.learn(known.customer, seen.subscription, seen.provider_customer, CALLER))
+        await api.close()
+
+    asyncio.run(main())
+
+
+def test_of_two_looks_in_one_second_the_later_holds(desk: BillingDesk, begun: UUID) -> None:
+    statuses: list[BillingStatus] = ["past_due", "active", "unpaid", "active"]
+
+    async def test(provider: Provider, learn: Learn) -> None:
+        provider.may_answer.set()
+        for status in statuses:
+            provider.says(status)
+            for _ in range(2):
+                await learn()
+
+    asking(desk, begun, 0, test)
+    assert desk.facts(begun).count("StatusMoved") == len(statuses)
+    assert desk.subscription(begun).status == "active"
+
+
+def test_a_look_waits_until_the_one_before_it_is_recorded(desk: BillingDesk, begun: UUID) -> None:
+    """The later one found what was known already: nothing in the store would tell the earlier one that it is stale."""
+
+    async def test(provider: Provider, learn: Learn) -> None:
+        provider.says("past_due")
+        earlier = asyncio.create_task(learn())
+        await provider.was_asked.wait()
+        provider.says("active")
+        later = asyncio.create_task(learn())
+        provider.may_answer.set()
+        await asyncio.gather(earlier, later)
+
+    asking(desk, begun, 5, test)
+    assert desk.subscription(begun).status == "active"
+
+
+def test_who_was_overtaken_by_another_process_looks_again(desk: BillingDesk, begun: UUID) -> None:
+    async def test(provider: Provider, learn: Learn) -> None:
+        def another_process(asked: int) -> None:
+            if asked == 2:  # the first look told the stream, which was loaded since
+                desk.cancel(begun, at_period_end=True)
+                provider.says("unpaid")
+
+        provider.says("past_due")
+        provider.meanwhile = another_process
+        provider.may_answer.set()
+        await learn()
+        assert provider.asked == 3
+
+    asking(desk, begun, 0, test)
+    assert desk.facts(begun).count("StatusMoved") == 1
+    assert desk.subscription(begun).status == "unpaid"

@@ -12,10 +12,12 @@ from typing import NamedTuple
 from interface.sandbox.stripe_calendar import DAY_S, month_of
 from interface.sandbox.stripe_charges import capture_before
 from interface.sandbox.stripe_errors import Json
+from interface.sandbox.stripe_refunds import UNAVAILABLE
 from interface.sandbox.stripe_standings import period_of
 
 TRIAL_NOTICE_S = 3 * DAY_S
 INCOMPLETE_EXPIRES_S = 23 * 3600
+REFUND_FAILS_S = DAY_S
 
 NOTICES = {"customer.subscription.trial_will_end": "trial_notice", "customer.source.expiring": "card_notice"}
 
@@ -69,6 +71,9 @@ def moments(found: Json) -> list[tuple[int, str]]:
     match found["object"]:
         case "charge":
             return [(at, "capture_before")] if (at := capture_before(found)) is not None else []
+        case "refund":
+            sent_back = found["status"] == "succeeded" and _reference(found) == UNAVAILABLE
+            return [(found["created"] + REFUND_FAILS_S, "refund_fails")] if sent_back else []
         case "subscription":
             return list(_of_subscription(found))
         case "invoice":
@@ -86,6 +91,7 @@ def kind_of(what: str) -> str:
 
 _KINDS = {
     "capture_before": "charge",
+    "refund_fails": "refund",
     "incomplete_expires": "subscription",
     "trial_notice": "subscription",
     "period_ends": "subscription",
@@ -94,6 +100,11 @@ _KINDS = {
     "retry": "invoice",
     "card_notice": "payment_method",
 }
+
+
+def _reference(refund: Json) -> str | None:
+    found: str | None = refund["destination_details"]["card"].get("reference_status")
+    return found
 
 
 def _of_subscription(found: Json) -> Iterator[tuple[int, str]]:

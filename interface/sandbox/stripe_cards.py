@@ -28,6 +28,7 @@ class TestCard:
     """A card by its names; `decline` is the answer to a charge (after a challenge, if there is one).
 
     `disputed`: a captured charge is contested at once, for this reason; as an inquiry first, if that is `inquiry`.
+    `returns`: its refunds fail some time after they seemed to have succeeded.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class TestCard:
     challenge: Challenge = "never"
     multicapture: bool = True
     disputed: str | None = None
+    returns: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -139,6 +141,7 @@ _BY_NUMBER = dict(
             "4000000000000341",
             TestCard(("chargeCustomerFail", "visa_chargeCustomerFail"), "visa", "0341", decline=DECLINED),
         ),
+        ("4000000000005126", TestCard(("refundFail",), "visa", "5126", returns=True)),
         (
             "4000008400000076",
             TestCard(("credit_disableEnterpriseCardFeatures",), "visa", "0076", multicapture=False),

@@ -170,7 +170,8 @@ _EXPANDABLE = {
     "subscription": "subscription",
 }
 
-# Members that are there only when they are asked for: the kind of the objects listed, and how they name their owner.
+# Members that are there only when they are asked for, the newest ones: the kind of the objects, and how they name their
+# owner.
 _INCLUDED = {
     ("charge", "refunds"): ("refund", "charge"),
     ("invoice", "payments"): ("invoice_payment", "invoice"),
@@ -217,7 +218,8 @@ def _expand(change: Change, found: Any, steps: list[str], path: str) -> None:
     elif included is not None:
         kind, owner = included
         inner = [_copied(one) for one in change.related(kind, owner, found["id"])]
-        found[name] = listed(inner, f"/v1/{found['object']}s/{found['id']}/{name}", more=False)
+        url, more = f"/v1/{found['object']}s/{found['id']}/{name}", len(inner) > DEFAULT_LIMIT
+        found[name] = listed(inner[:DEFAULT_LIMIT], url, more=more)
     _expand(change, found.get(name), rest, path)
 
 

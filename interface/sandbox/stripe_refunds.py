@@ -1,10 +1,19 @@
-"""Refunds: captured money goes back, in parts and repeatedly, never more than was captured."""
+"""Refunds: captured money goes back, in parts and repeatedly, never more than was captured.
+
+To some cards it does not: a day later the refund fails, and what was to go back is the account's again
+(https://docs.stripe.com/refunds#failed-refunds).
+"""
 
 from interface.sandbox import stripe_objects as form
 from interface.sandbox.stripe_call import Call
+from interface.sandbox.stripe_cards import card_of_fingerprint
 from interface.sandbox.stripe_charges import multicapture, reversal
 from interface.sandbox.stripe_errors import Json, invalid, refused
 from interface.sandbox.stripe_money import check_digits, check_positive, display
+from interface.sandbox.stripe_store import Change
+
+# So Stripe says that the card's issuer will never confirm it; here a sign that it is going to fail.
+UNAVAILABLE = "unavailable"
 
 
 def create_refund(call: Call) -> Json:
@@ -32,6 +41,8 @@ def create_refund(call: Call) -> Json:
     refund = form.refund(charge, amount, call.params, call.now)
     moved = call.change.put(form.balance_transaction(refund, -amount, 0, call.now))
     refund["balance_transaction"] = moved["id"]
+    if card_of_fingerprint(charge["payment_method_details"]["card"]["fingerprint"]).returns:
+        refund["destination_details"]["card"]["reference_status"] = UNAVAILABLE
     return _record(call, charge, refund, everything=amount == left and charge["captured"])
 
 
@@ -64,6 +75,23 @@ def _record(call: Call, charge: Json, refund: Json, *, everything: bool) -> Json
     call.change.emit("refund.created", refund)
     call.change.emit("charge.refunded", charge, previous)
     return refund
+
+
+def fail_refund(change: Change, refund: Json) -> None:
+    """The card's issuer sent it back."""
+    charge = change.get("charge", refund["charge"], "charge")
+    charge |= {"amount_refunded": charge["amount_refunded"] - refund["amount"], "refunded": False}
+    returned = form.balance_transaction(refund, refund["amount"], 0, change.now) | {"type": "refund_failure"}
+    previous = {"status": refund["status"], "failure_balance_transaction": None, "failure_reason": None}
+    refund |= {
+        "failure_balance_transaction": change.put(returned)["id"],
+        "failure_reason": "expired_or_canceled_card",
+        "status": "failed",
+    }
+    change.put(charge)
+    change.put(refund)
+    for told in ("refund.updated", "refund.failed"):
+        change.emit(told, refund, previous)
 
 
 def _charge_to_refund(call: Call) -> Json:

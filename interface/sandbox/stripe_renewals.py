@@ -11,6 +11,7 @@ from interface.sandbox.stripe_errors import Json
 from interface.sandbox.stripe_invoices import draft, give_up, waiting
 from interface.sandbox.stripe_payments import expire
 from interface.sandbox.stripe_prorations import period_line
+from interface.sandbox.stripe_refunds import fail_refund
 from interface.sandbox.stripe_standings import end, items_of, period_of, revise
 from interface.sandbox.stripe_subscription_checks import cycle_of
 
@@ -21,6 +22,8 @@ def play(call: Call, due: Due, found: Json) -> None:
     match due.what:
         case "capture_before":
             expire(change, due.wanted, as_refund=call.release_as_refund)
+        case "refund_fails":
+            fail_refund(change, found)
         case "incomplete_expires":
             _expire(call, found)
         case "trial_notice":

@@ -11,7 +11,8 @@ from domain import customer as customers
 from domain import subscription as subscriptions
 from domain.calendar import Interval
 from domain.payment_facts import Card, Failure
-from domain.subscription import paid_until
+from domain.subscription import PaymentStatus
+from domain.subscription_paid import paid_until
 from domain.subscription_standing import Invoice
 from projections.customer_rows import At, CustomerAt, SubscriptionAt
 from projections.customer_standing import (
@@ -19,7 +20,6 @@ from projections.customer_standing import (
     CardExpires,
     CustomerStatus,
     NoCard,
-    PaymentStatus,
     Problem,
     RenewalFailed,
     SubscriptionUnpaid,
@@ -38,11 +38,15 @@ def at_end_of(story: Story[State]) -> At[State]:
 
 
 class InvoiceView(Struct, frozen=True):
-    """What is owed, or was paid, for a period. `attempts` failed, the last of them with `failure`."""
+    """What is owed, or was paid, for a period. `attempts` failed, the last of them with `failure`.
+
+    `amount_refunded`: what has gone back of it, in all.
+    """
 
     id: str
     paid: bool
     amount: int
+    amount_refunded: int
     currency: str
     period_start: datetime
     period_end: datetime
@@ -51,11 +55,13 @@ class InvoiceView(Struct, frozen=True):
     failure: Failure | None
 
     @classmethod
-    def of(cls, name: str, invoice: Invoice) -> Self:
+    def of(cls, state: subscriptions.Subscription, name: str, invoice: Invoice) -> Self:
+        back = state.refunds.get(name)
         return cls(
             id=name,
             paid=invoice.paid,
             amount=invoice.amount.minor,
+            amount_refunded=back.value.minor if back else 0,
             currency=invoice.amount.currency,
             period_start=invoice.period.start,
             period_end=invoice.period.end,
@@ -121,7 +127,7 @@ class SubscriptionView(Struct, frozen=True, kw_only=True):
             period_end=state.period.end if state.period else None,
             paid_until=paid_until(state),
             ends_at=state.ends_at,
-            latest_invoice=InvoiceView.of(*latest) if latest else None,
+            latest_invoice=InvoiceView.of(state, *latest) if latest else None,
             failure=state.failure,
             stripe=SubscriptionStripeIds(state.provider_subscription),
             created_at=at.created_at,
@@ -178,6 +184,11 @@ class CustomerView(Struct, frozen=True, kw_only=True):
         )
 
 
+class CustomerPage(Struct, frozen=True):
+    customers: list[CustomerView]
+    next_cursor: str | None
+
+
 class OpenProblem(Struct, frozen=True, kw_only=True):
     """What stands in the way of the next payment. `at`: when a card runs out, or when a payment is tried again."""
 
@@ -213,7 +224,8 @@ class OpenProblem(Struct, frozen=True, kw_only=True):
 
 class CustomerStatusView(Struct, frozen=True, kw_only=True):
     """A customer and how it stands. `payment_status` is `failed` while something is owed, `paid` once something was
-    paid; `paid_until` is the end of the furthest period that was paid for.
+    paid, `refunded` when what was paid last went back in full; `paid_until` is the end of the furthest period that was
+    paid for and not given back.
     """
 
     customer: CustomerView

@@ -6,8 +6,15 @@ from typing import Any
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
 
-from interface.web.customer_views import CustomerStatusView, CustomerView, SubscriptionPage, SubscriptionView
-from interface.web.documented import ANY, FAILURE, PAYMENT, WISH, answer, refused
+from interface.web.customer_views import (
+    CustomerPage,
+    CustomerStatusView,
+    CustomerView,
+    SubscriptionPage,
+    SubscriptionView,
+)
+from interface.web.documented import ANY, FACT, FAILURE, LIST, PAYMENT, WISH, answer, refused
+from interface.web.views import FactList
 
 SUBSCRIPTION: dict[str, Any] = {
     "id": "5d0e6f0a-1f0c-5b57-8f5f-6a1f7a1f2b10",
@@ -70,10 +77,42 @@ def _customer(description: str, **changed: Any) -> ResponseSpec:
     return answer(CustomerView, description, CUSTOMER | changed)
 
 
+def _history(fact: dict[str, Any]) -> ResponseSpec:
+    return answer(FactList, "every fact, oldest first", {"events": [fact]})
+
+
 def _subscription(description: str, **changed: Any) -> ResponseSpec:
     return answer(SubscriptionView, description, SUBSCRIPTION | changed)
 
 
+_REFUNDED = FACT | {
+    "id": f"{SUBSCRIPTION['id']}.3",
+    "type": "InvoiceRefunded",
+    "stream": SUBSCRIPTION["id"],
+    "version": 3,
+    "actor": "provider",
+    "causation_id": "evt_1Qabc",
+    "data": {
+        "invoice": "in_1Qabc",
+        "amount": 1200,
+        "currency": "usd",
+        "as_of": "2026-02-01T10:00:00Z",
+        "evidence": "req_abc",
+    },
+}
+_CARD_UPDATED = FACT | {
+    "id": f"{CUSTOMER['id']}.4",
+    "type": "CardUpdated",
+    "stream": CUSTOMER["id"],
+    "version": 4,
+    "data": {
+        "operation": "5f0c",
+        "payment_method": "pm_1Qabc",
+        "card": PAYMENT["card"],
+        "fingerprint": "Xt5EWLLDS7FJjR1c",
+        "evidence": "req_abc",
+    },
+}
 _NO_CUSTOMER: Mapping[int, ResponseSpec] = {404: refused(404, "customer-not-found", "there is no such customer")}
 _NO_SUBSCRIPTION: Mapping[int, ResponseSpec] = {
     404: refused(404, "subscription-not-found", "there is no such subscription, product or price")
@@ -100,6 +139,10 @@ SET_CARD = {**_ON_A_CUSTOMER, **_NO_CUSTOMER, 200: _customer("the customer with 
 GET_CUSTOMER = {**ANY, **_NO_CUSTOMER, 200: answer(CustomerStatusView, "how it stands", _STANDING)}
 _PAGE = {"subscriptions": [SUBSCRIPTION], "next_cursor": None}
 LIST_SUBSCRIPTIONS = {**ANY, **_NO_CUSTOMER, 200: answer(SubscriptionPage, "a page, newest first", _PAGE)}
+_ALL = {"customers": [CUSTOMER], "next_cursor": None}
+LIST_CUSTOMERS = {**LIST, 200: answer(CustomerPage, "a page, newest first", _ALL)}
+CUSTOMER_EVENTS = {**ANY, **_NO_CUSTOMER, 200: _history(_CARD_UPDATED)}
+SUBSCRIPTION_EVENTS = {**ANY, **_NO_SUBSCRIPTION, 200: _history(_REFUNDED)}
 SUBSCRIBE = {**_ON_A_SUBSCRIPTION, **_NO_SUBSCRIPTION, 201: _subscription("the subscription, begun")}
 CHANGE = {**_ON_A_SUBSCRIPTION, **_NO_SUBSCRIPTION}
 CANCEL = {**CHANGE, 200: _subscription("with its end", status="cancelled", ends_at="2026-02-10T17:30:00Z")}

@@ -1,4 +1,4 @@
-"""`/v1/subscriptions`: begin, change, cancel, resume; get."""
+"""`/v1/subscriptions`: begin, change, cancel, resume; get, history."""
 
 from functools import partial
 from typing import Annotated
@@ -18,11 +18,13 @@ from interface.services import Services
 from interface.web import documented_billing as documented
 from interface.web.access import caller_of, needs
 from interface.web.billing_problems import declined, failure_of
+from interface.web.customer_names import READ, Http, context_of, headers_of, known
 from interface.web.customer_views import SubscriptionView, at_end_of
-from interface.web.customers import READ, Http, context_of, headers_of, known
+from interface.web.facts import fact_view
 from interface.web.problems import MEDIA_TYPE, FieldError, Problem, bad_request
 from interface.web.reading import check_request
 from interface.web.requests import NO_CONTROLS, After, IdempotencyKey, Reference
+from interface.web.views import FactList
 from interface.web.waiting import wait_for
 from projections import customers
 
@@ -158,9 +160,17 @@ async def find(services: Services, subscription: UUID, after: After = None) -> R
     return Response(SubscriptionView.of(at), headers=headers_of(at))
 
 
+@get("/{subscription:uuid}/events", responses=documented.SUBSCRIPTION_EVENTS, guards=[needs(READ)])
+async def events(services: Services, subscription: UUID) -> Response[FactList]:
+    """The subscription's whole history, fact by fact, from the log itself."""
+    story = await services.subscriptions.load(subscription)
+    facts = [fact_view(envelope, personal=True) for envelope in story.envelopes]
+    return Response(FactList(facts), headers=headers_of(at_end_of(story)))
+
+
 router = Router(
     "/v1/subscriptions",
-    route_handlers=[begin, change, cancel, resume, find],
+    route_handlers=[begin, change, cancel, resume, find, events],
     before_request=check_request,
     tags=["subscriptions"],
 )

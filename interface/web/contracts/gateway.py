@@ -6,7 +6,7 @@ subscription at a time, so that whoever asks twice is refused and not billed twi
 """
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from litestar import Request, Response, Router, delete, get, post, put
@@ -31,11 +31,11 @@ from interface.web.contracts.gateway_words import (
     UserSubscription,
     UserSubscriptionBody,
 )
+from interface.web.customer_names import READ, Http, context_of, known, standing
 from interface.web.customer_views import at_end_of
-from interface.web.customers import READ, Http, context_of, known, standing
 from interface.web.problems import FieldError, ProblemError, bad_request, unavailable
 from interface.web.reading import read
-from interface.web.requests import MAX_KEY_LENGTH, NO_CONTROLS
+from interface.web.requests import END, MAX_KEY_LENGTH, NO_CONTROLS
 from interface.web.waiting import MAX_WAIT_S
 from interface.web.webhooks import ANSWERS, MAX_EVENT_BYTES, Received, Webhook, keep
 from projections import customers
@@ -47,8 +47,12 @@ User = Annotated[
         min_length=1, max_length=MAX_NAME_LENGTH, pattern=NO_CONTROLS, description="The user's id or e-mail."
     ),
 ]
+# No Literal: what else stands there would be quoted by who refuses it, and might be a card's number.
 AtPeriodEnd = Annotated[
-    Literal["true", "false"], QueryParameter(name="at_period_end", description="Keep it to the end of what is paid.")
+    str,
+    QueryParameter(
+        name="at_period_end", pattern="^(true|false)" + END, description="Keep it to the end of what is paid."
+    ),
 ]
 OPEN = "the outcome is not known yet; the same request may be sent again"
 

@@ -9,13 +9,14 @@ from msgspec import Meta, Struct
 from domain import subscription
 from domain.customer import MAX_NAME_LENGTH
 from domain.payment_facts import Card
-from domain.subscription import paid_until
+from domain.subscription import PaymentStatus
+from domain.subscription_paid import paid_until
 from interface.web.contracts.documented import Body, problems, told
 from interface.web.customers import Token
 from interface.web.problems import MEDIA_TYPE
 from interface.web.requests import NO_CONTROLS, Reference
 from projections.customer_rows import SubscriptionAt
-from projections.customer_standing import CustomerStatus, PaymentStatus
+from projections.customer_standing import CustomerStatus
 
 # A user's id or an e-mail.
 User = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, pattern=NO_CONTROLS)]
@@ -76,7 +77,11 @@ class UserSubscription(Struct, frozen=True, kw_only=True):
 
 
 class UserStatus(Struct, frozen=True, kw_only=True):
-    """How a user stands. `user_id` is null for somebody who is known by an e-mail alone."""
+    """How a user stands. `user_id` is null for somebody who is known by an e-mail alone.
+
+    `payment_status` is `refunded` when the latest payment went back in full; `payment_expire_date` is then that of what
+    was paid for before, null where nothing was. Of a part that went back nothing follows.
+    """
 
     user_id: str | None
     payment_status: PaymentStatus
