@@ -5,7 +5,7 @@ answer is recorded with its evidence (application/settlement.py).
 """
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import reduce
@@ -30,6 +30,9 @@ NAMESPACE = UUID("9d5c7a52-93c1-5d0f-9f3e-6f3b6c0e6f11")
 
 # The evidence of a refusal of our own: nothing was sent to the provider.
 NOT_SENT = "not sent"
+
+# Why what was begun is not to be carried out after all, if something is against it by now.
+Hindered = Callable[[], Awaitable[Failure | None]]
 
 
 class PaymentNotFound(Exception):  # noqa: N818  it says what is so
@@ -107,19 +110,35 @@ class Payments:
         self._fingerprint_keys = fingerprint_keys
 
     async def carry_out(
-        self, stream: UUID, wish: Wish, context: Context, versions: frozenset[int] | None = None
+        self,
+        stream: UUID,
+        wish: Wish,
+        context: Context,
+        versions: frozenset[int] | None = None,
+        hindered: Hindered | None = None,
     ) -> Answer:
         """Carry out a wish once, however often it is asked under the same operation.
 
-        `versions`: the caller insists that the payment is at one of them. Raises a Refusal, PaymentNotFound,
-        KeyReused, VersionMoved, Contended, ProviderUnavailable or StoreUnavailable; nothing was recorded then and
-        nobody was asked.
+        `versions`: the caller insists that the payment is at one of them. `hindered` is asked once the intent is on
+        record, for all to see, and before the provider is. Raises a Refusal, PaymentNotFound, KeyReused, VersionMoved,
+        Contended, ProviderUnavailable or StoreUnavailable; nobody was asked then, and unless `hindered` has raised
+        it nothing was recorded.
         """
         async with self._streams.turn(stream) as waited:
             history, before = await self._begun(stream, wish, context, versions, waited=waited)
         if before is not None:
             return await self._asked_before(history, before, wish, context)
+        failure = await hindered() if hindered is not None else None
+        if failure is not None:
+            return await self._withdrawn(history, wish.operation, failure, context)
         return await self._performed(history, wish.operation, context)
+
+    async def _withdrawn(self, history: History, operation: str, failure: Failure, context: Context) -> Answer:
+        try:
+            ended = decide(history.payment, RecordFailed(operation, failure, NOT_SENT))
+            return _answer(await self._streams.append(history, ended, context), operation)
+        except StreamMoved:
+            raise Contended from None
 
     async def _begun(
         self, stream: UUID, wish: Wish, context: Context, versions: frozenset[int] | None, *, waited: bool

@@ -36,6 +36,7 @@ Refusal
 │   ├── OrderChangesMissing  the order's changes before this one are not known yet
 │   ├── OrderContradicted    what is said of the order cannot be true
 │   ├── OrderNotPayable      it is cancelled, or paid already
+│   ├── OrderNotCollectable  it is cancelled: what was reserved for it is not taken any more
 │   ├── OrderOfAnother       somebody else ordered it
 │   └── OrderPriceDiffers    another amount than its price was to be paid
 └── OutcomeMismatch          the provider confirmed something else than was asked
@@ -43,6 +44,7 @@ Refusal
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 
 class Refusal(Exception):  # noqa: N818  a refusal is an answer, not an accident
@@ -270,13 +272,19 @@ class OrderNotPayable(OrderRefusal):
 
 
 @dataclass(eq=False)
+class OrderNotCollectable(OrderRefusal):
+    status: str
+
+
+@dataclass(eq=False)
 class OrderOfAnother(OrderRefusal):
     order: str
 
 
 @dataclass(eq=False)
 class OrderPriceDiffers(OrderRefusal):
-    """Both in minor units, with their currencies."""
+    """It costs `price` minor units of `currency`. `field`: "amount", or "currency" when that differs."""
 
-    price: str
-    given: str
+    field: Literal["amount", "currency"]
+    price: int
+    currency: str

@@ -9,13 +9,21 @@ own (domain/payment.py), with every attempt in it, so that it cannot be paid twi
 never when it is cancelled: money that comes too late goes back.
 """
 
-from typing import assert_never
+from typing import Literal, assert_never
 from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from domain.errors import OrderChangesMissing, OrderContradicted, OrderNotPayable, OutcomeMismatch
+from domain.errors import (
+    OrderChangesMissing,
+    OrderContradicted,
+    OrderNotCollectable,
+    OrderNotPayable,
+    OrderOfAnother,
+    OrderPriceDiffers,
+    OutcomeMismatch,
+)
 from domain.money import Money
 from domain.order_facts import OrderCancelled, OrderFact, OrderPaid, OrderPlaced, OrderStatus
 
@@ -128,3 +136,35 @@ def _paid(order: Order | None, command: RecordPaid) -> tuple[OrderFact, ...]:
     if command.amount != order.price:
         raise OutcomeMismatch(operation=str(command.payment), expected=str(order.price), confirmed=str(command.amount))
     return (OrderPaid(order.id, command.payment, command.amount, command.charge),)
+
+
+# --- What may be paid --------------------------------------------------------------------------------------------
+
+
+def demand_owner(order: Order, user: str | None) -> None:
+    """Whoever pays in somebody's name pays what that one ordered. Raises OrderOfAnother."""
+    if user is not None and user != order.user:
+        raise OrderOfAnother(order=order.id)
+
+
+def demand_payable(order: Order, amount: Money) -> None:
+    """It is paid whole, and only as long as it may be. Raises OrderNotPayable or OrderPriceDiffers."""
+    if not order.payable:
+        raise OrderNotPayable(status=order.status)
+    if amount != order.price:
+        raise _differs(order.price, "amount" if amount.currency == order.price.currency else "currency")
+
+
+def demand_collectable(order: Order, amount_minor: int | None) -> None:
+    """What was reserved for it is taken whole, and not when it is off.
+
+    Raises OrderNotCollectable or OrderPriceDiffers.
+    """
+    if order.status == "cancelled":
+        raise OrderNotCollectable(status=order.status)
+    if amount_minor not in {None, order.price.minor}:
+        raise _differs(order.price, "amount")
+
+
+def _differs(price: Money, field: Literal["amount", "currency"]) -> OrderPriceDiffers:
+    return OrderPriceDiffers(field=field, price=price.minor, currency=price.currency)

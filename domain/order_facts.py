@@ -40,4 +40,13 @@ class OrderPaid(Struct, frozen=True):
     charge: str | None
 
 
+class KeyClaimed(Struct, frozen=True):
+    """A caller's idempotency key names a payment of this order, and can name no other payment any more.
+
+    It stands alone in the stream that a payment under the key would have.
+    """
+
+    order: str
+
+
 OrderFact = OrderPlaced | OrderCancelled | OrderPaid

@@ -31,6 +31,7 @@ from domain.payment_commands import (
     RecordVoided,
     Refund,
     Void,
+    Wish,
 )
 from domain.payment_facts import (
     ActionRequired,
@@ -51,6 +52,8 @@ from domain.payment_outside import no_more_than, without_us
 
 # A payment with more operations than this is a loop in somebody's code; its stream would only get slower to load.
 MAX_OPERATIONS = 200
+# A payment that is full can still be ended: all of its money can go back, and be tried again when that fails.
+MAX_ENDINGS = 50
 
 
 def decide(payment: Payment | None, command: PaymentCommand) -> tuple[PaymentFact, ...]:
@@ -67,8 +70,8 @@ def decide(payment: Payment | None, command: PaymentCommand) -> tuple[PaymentFac
             raise IllegalTransition(command=type(command).__name__, status="none")
         case Payment(), Authorize() | Capture() | Void() | Refund() if command.operation in payment.operations:
             return ()
-        case Payment(), Authorize() | Capture() | Void() | Refund() if len(payment.operations) >= MAX_OPERATIONS:
-            raise TooManyOperations(limit=MAX_OPERATIONS)
+        case Payment(), Authorize() | Capture() | Void() | Refund() if len(payment.operations) >= _limit(command):
+            raise TooManyOperations(limit=_limit(command))
         case Payment(), Authorize():
             return _authorize_again(payment, command)
         case Payment(), Capture():
@@ -81,6 +84,11 @@ def decide(payment: Payment | None, command: PaymentCommand) -> tuple[PaymentFac
             return without_us(payment, command)
         case _:
             return _record(payment, command)
+
+
+def _limit(wish: Wish) -> int:
+    ends = isinstance(wish, Void | Refund) and getattr(wish, "amount_minor", None) is None
+    return MAX_OPERATIONS + MAX_ENDINGS * ends
 
 
 def _started(command: Authorize, attempt: int) -> AuthorizationStarted:
@@ -99,13 +107,19 @@ def _started(command: Authorize, attempt: int) -> AuthorizationStarted:
 
 
 def _authorize_again(payment: Payment, command: Authorize) -> tuple[PaymentFact, ...]:
-    if payment.phase is not Phase.DECLINED:
+    if payment.phase is not Phase.DECLINED and not _came_to_nothing(payment, command):
         raise AlreadyStarted(status=payment.status)
     if command.amount.currency != payment.amount.currency:
         raise CurrencyMismatch(expected=payment.amount.currency, given=command.amount.currency)
     _nothing_in_flight(payment, "void")  # its confirmation would be taken for the release of the new reserve
     chargeable(command.amount.minor, command.amount.currency)
     return (_started(command, attempt=payment.attempt + 1),)
+
+
+def _came_to_nothing(payment: Payment, command: Authorize) -> bool:
+    """Whether the order may be paid by another attempt. Of this one nothing but its end can be heard any more."""
+    ended = payment.phase in {Phase.VOIDED, Phase.EXPIRED} and not payment.captured
+    return ended and command.order is not None and command.order == payment.order
 
 
 def _capture(payment: Payment, command: Capture) -> tuple[PaymentFact, ...]:

@@ -1,4 +1,5 @@
-"""The process `payledger recover`: finishes what was interrupted, and handles what the provider tells or is asked for.
+"""The process `payledger recover`: finishes what was interrupted, gives the money of cancelled orders back, and handles
+what the provider tells or is asked for.
 
 Any number may run: leases keep them from doing the same thing at once.
 """
@@ -26,7 +27,10 @@ from application.breaker import Breaker
 from application.event_store import Ledger
 from application.inbox import Entry
 from application.inbox_handling import Inbox
+from application.order_returns import OrderReturns
+from application.orders import order_streams
 from application.payment_stream import PaymentStreams
+from application.payments import Payments
 from application.privacy import Keys
 from application.recovery import LONGEST_PATIENCE, LONGEST_WAIT, PATIENCE, WAITING, Recovery, pause
 from application.settlement import ABANDONED_AFTER, Settlement
@@ -35,6 +39,7 @@ from application.stripe_gateway import StripeGateway
 from application.sweep import alone, sweep
 from interface.bootstrap import clock
 from interface.known_customers import Known
+from interface.owed_orders import OwedOrders
 from interface.settings import Settings
 from interface.signals import INBOX_GREW, Bell, listen
 from projections import open_operations
@@ -70,6 +75,8 @@ class Recovering:
         streams = PaymentStreams(self._ledger, clock, self._run)
         settlement = Settlement(streams, gateway, clock)
         self._recovery = Recovery(streams, settlement, clock)
+        payments = Payments(streams, settlement, gateway, clock, keys.fingerprints)
+        self._returns = OrderReturns(order_streams(self._ledger, clock, self._run), payments, clock)
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             settings.database_url,
             min_size=1,
@@ -85,6 +92,7 @@ class Recovering:
         provider = GuardedBilling(StripeBilling(self._stripe.api), gateway)
         self._billing = Billing(self._ledger, provider, Known(self._pool), clock, self._run, keys.fingerprints)
         self._inbox = Inbox(streams, settlement, gateway, clock, self._billing.events.handle)
+        self._owed = OwedOrders(self._pool, self._returns, clock)
         self._stopping = asyncio.Event()
         self._inbox_grew = asyncio.Event()
 
@@ -104,7 +112,7 @@ class Recovering:
             target=listen, args=(self._settings.database_url, INBOX_GREW, self._heard(loop), hanging_up)
         )
         ear.start()
-        works = (self._operations, self._events, self._sweeps, self._housekeeping)
+        works = (self._operations, self._owed.owed_to_orders, self._events, self._sweeps, self._housekeeping)
         tasks = [asyncio.create_task(self._for_ever(work), name=work.__name__) for work in works]
         print("ready", flush=True)  # noqa: T201  the supervisor waits for this line
         await self._stopping.wait()

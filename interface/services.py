@@ -18,6 +18,7 @@ from application.billing_breaker import GuardedBilling
 from application.billing_desk import Billing
 from application.breaker import Breaker
 from application.event_store import StoreUnavailable
+from application.orders import Orders
 from application.payment_stream import PaymentStreams
 from application.payments import Payments
 from application.privacy import Keys
@@ -33,8 +34,10 @@ from interface.key_set import KeySet
 from interface.known_customers import Known
 from interface.log_watch import LogWatch
 from interface.metrics import MeteredGateway, MeteredLedger, Metrics
+from interface.named_payments import NamedPayments
 from interface.progress import Progress
 from interface.rate_limits import RateLimits
+from interface.sessions import Sessions
 from interface.settings import Settings
 from interface.signals import INBOX_GREW, Bell
 from interface.tokens import Tokens, Trust
@@ -84,6 +87,8 @@ class Services:
             kwargs={"autocommit": True, "options": "-c statement_timeout=5000", "application_name": "payledger query"},
             open=False,
         )
+        named = NamedPayments(self.queries, self.progress)
+        self.orders = Orders(self.ledger, self.payments, named, clock, self.run)
         provider = GuardedBilling(StripeBilling(self.gateway.api), self.breaker, metered.timed)
         billing = Billing(self.ledger, provider, Known(self.queries), clock, self.run, keys.fingerprints)
         self.customers, self.subscriptions, self.catalog = billing.customers, billing.subscriptions, billing.catalog
@@ -92,6 +97,7 @@ class Services:
         self.invalidated = Invalidated(self.queries, clock)
         trust = Trust(settings.jwt_secret_keys, self.keys, settings.jwt_issuer, settings.jwt_audience)
         self.tokens = Tokens(trust, clock, self.invalidated)
+        self.sessions = Sessions(trust, clock, self.invalidated)
         self.limits = RateLimits(settings.rate_limits, self.queries, clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._inbox_bell = Bell(settings.database_url, INBOX_GREW)

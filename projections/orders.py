@@ -1,26 +1,41 @@
-"""What was paid for this order? The payments that name it, and their money together."""
+"""How does this order stand, and what was paid for it? What was announced of it, and the payments that name it.
+
+An order that nobody announced is a plain reference: its payments and their money are all there is of it.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal, LiteralString
-from uuid import UUID
 
 from msgspec import Struct
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Identifier
 
 from domain.envelope import Envelope
 from domain.money import Money
+from domain.order_facts import OrderStatus
 from domain.payment import Payment, PaymentAt
-from domain.payment_facts import AuthorizationStarted
-from projections.arrays import bigints, blobs, moments, texts, uuids
+from projections.customer_rows import fold as fold_announced
+from projections.customer_rows import read_row
 from projections.engine import ReadModel
+from projections.order_rows import (
+    ANNOUNCED,
+    AnnouncedAt,
+    attempts_of,
+    write_announced,
+    write_begun,
+    write_payments,
+    write_standing,
+)
+from projections.order_standing import Due
 from projections.parking import Failure
-from projections.payment_rows import fold, read_row, state_of
+from projections.payment_rows import fold
+from projections.payment_rows import read_row as read_payment
 
 NAME = "orders"
+ANNOUNCED_ORDERS = "announced_orders"
 PAYMENTS = "order_payments"
 MAX_PAGE = 100
 # An order answers for this many of its payments, the oldest: more attempts than that are a loop in somebody's code.
@@ -40,11 +55,16 @@ class Totals(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True):
-    """An order's payments, oldest first, and their money by currency."""
+    """An order's payments, oldest first, and their money by currency.
+
+    `status` and `announced`: how it stands, and what its announcer said; None of a plain reference.
+    """
 
     id: str
     created_at: datetime
     payments: tuple[PaymentAt, ...]
+    status: OrderStatus | None
+    announced: AnnouncedAt | None
 
     @property
     def totals(self) -> tuple[Totals, ...]:
@@ -80,95 +100,112 @@ def _totals(currency: str, payments: list[Payment]) -> Totals:
 
 # --- Fold --------------------------------------------------------------------------------------------------------
 
-_UPSERT_PAYMENTS = """
-INSERT INTO {table} AS row (id, version, position, created_at, updated_at, order_id, state)
-SELECT * FROM unnest(%b::uuid[], %b::bigint[], %b::bigint[], %b::timestamptz[], %b::timestamptz[],
-                     %b::text[], %b::bytea[])
-ON CONFLICT (id) DO UPDATE SET version = excluded.version, position = excluded.position,
-    updated_at = excluded.updated_at, order_id = excluded.order_id, state = excluded.state
-WHERE row.version < excluded.version
-"""
-# The least, not the first: the same rows come out however the facts are cut into batches.
-_UPSERT_ORDERS = """
-INSERT INTO {table} AS row (id, created_at) SELECT id, min(created_at) FROM unnest(%b::text[], %b::timestamptz[])
-AS begun (id, created_at) GROUP BY id ON CONFLICT (id) DO UPDATE SET created_at = excluded.created_at
-WHERE row.created_at > excluded.created_at
-"""
-
 
 def apply(conn: Connection[Any], envelopes: Sequence[Envelope], suffix: str = "") -> list[Failure]:
     """Bring the rows up to these facts, in the caller's transaction; answer the streams that could not be.
 
     Payments without an order have no row here.
     """
-    payments, orders = PAYMENTS + suffix, NAME + suffix
+    orders, announced, payments = NAME + suffix, ANNOUNCED_ORDERS + suffix, PAYMENTS + suffix
     changed, failures = fold(conn, payments, envelopes, every_payment=False)
-    named = [at for at in changed if at.payment.order is not None]
-    if named:
-        columns = (
-            uuids([at.id for at in named]),
-            bigints([at.version for at in named]),
-            bigints([at.position for at in named]),
-            moments([at.created_at for at in named]),
-            moments([at.updated_at for at in named]),
-            texts([at.payment.order for at in named]),
-            blobs([state_of(at) for at in named]),
-        )
-        conn.execute(_rendered(_UPSERT_PAYMENTS, payments), columns, prepare=True)
-    begun = _begun(envelopes, {at.id: at.version for at in changed})
-    if begun:
-        orders_begun = (texts([order for order, _ in begun]), moments([at for _, at in begun]))
-        conn.execute(_rendered(_UPSERT_ORDERS, orders), orders_begun, prepare=True)
-    new = {envelope.stream for envelope in envelopes if envelope.version == 1}
-    left = [at.id for at in changed if at.payment.order is None and at.id not in new]
-    if left:  # another attempt named no order any more
-        conn.execute(SQL("DELETE FROM {} WHERE id = ANY(%b::uuid[])").format(Identifier(payments)), (uuids(left),))
-    return failures
+    attempts = attempts_of(envelopes, changed)
+    touched = write_payments(conn, payments, changed, attempts)
+    told, failed = fold_announced(conn, announced, ANNOUNCED, envelopes)
+    touched |= write_announced(conn, announced, told)
+    write_begun(conn, orders, [*attempts.begun, *((at.state.id, at.created_at) for at in told)])
+    if touched:
+        write_standing(conn, orders, announced, payments, touched)
+    return failures + failed
 
 
-@cache
-def _rendered(statement: LiteralString, table: str) -> bytes:
-    return SQL(statement).format(table=Identifier(table)).as_bytes()
-
-
-def _begun(envelopes: Sequence[Envelope], folded: dict[UUID, int]) -> list[tuple[str, datetime]]:
-    """The orders that attempts named, and when."""
-    return [
-        (envelope.fact.order, envelope.at)
-        for envelope in envelopes
-        if isinstance(envelope.fact, AuthorizationStarted)
-        and envelope.fact.order is not None
-        and envelope.version <= folded.get(envelope.stream, 0)
-    ]
-
-
-MODEL = ReadModel(NAME, (PAYMENTS, NAME), apply)
+MODEL = ReadModel(NAME, (PAYMENTS, ANNOUNCED_ORDERS, NAME), apply)
 
 
 # --- Query -------------------------------------------------------------------------------------------------------
 
-_PAYMENTS = """
+# One statement sees one position: what it says of an order and of its payments goes together. Of an order that nobody
+# announced, and that its payments have left, nothing is told.
+_ORDERS: LiteralString = """
+SELECT orders.id, orders.created_at, orders.status, announced.id, announced.state, announced.version,
+    announced.position, announced.created_at, announced.updated_at, payment.id, payment.state, payment.version,
+    payment.position, payment.created_at, payment.updated_at
+FROM (SELECT id, created_at, status FROM orders WHERE (status IS NOT NULL OR EXISTS
+    (SELECT FROM order_payments WHERE order_id = orders.id)) """
+_WITH_PAYMENTS: LiteralString = """) AS orders
+LEFT JOIN announced_orders AS announced ON announced.order_id = orders.id
+LEFT JOIN LATERAL (SELECT * FROM order_payments WHERE order_id = orders.id ORDER BY created_at, id LIMIT %s) AS payment
+    ON true
+ORDER BY orders.created_at DESC, orders.id DESC, payment.created_at, payment.id
+"""
+_NEWEST: LiteralString = " ORDER BY created_at DESC, id DESC LIMIT %s"
+# What was tried last comes last, so that a payment that cannot be helped keeps no other waiting.
+_DUE = """
 SELECT id, state, version, position, created_at, updated_at FROM order_payments
-WHERE order_id = %s ORDER BY created_at, id LIMIT %s
+WHERE due = %s ORDER BY position LIMIT %s
 """
-_NEWEST = "SELECT id, created_at FROM orders ORDER BY created_at DESC, id DESC LIMIT %s"
-_NEWEST_BEFORE = """
-SELECT id, created_at FROM orders WHERE (created_at, id) < (%s, %s) ORDER BY created_at DESC, id DESC LIMIT %s
-"""
+
+
+class Wanted(Struct, frozen=True):
+    """Which orders: every condition that is given must hold. A user and a status have only those that were announced.
+
+    `before` continues a list: only orders that come after this (time, id) in it.
+    """
+
+    user: str | None = None
+    status: OrderStatus | None = None
+    before: tuple[datetime, str] | None = None
 
 
 async def find(conn: AsyncConnection[Any], order: str) -> Order | None:
-    async with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
-        await cursor.execute(_PAYMENTS, [order, MAX_PAYMENTS], prepare=True)
-        payments = tuple(read_row(row) for row in await cursor.fetchall())
-    return Order(order, payments[0].created_at, payments) if payments else None
+    found = await _orders(conn, "AND id = %s", order)
+    return found[0] if found else None
 
 
-async def newest(conn: AsyncConnection[Any], before: tuple[datetime, str] | None, limit: int) -> list[Order]:
-    """Up to `limit` orders, newest first, after `before` in that order."""
+async def newest(conn: AsyncConnection[Any], wanted: Wanted, limit: int) -> list[Order]:
+    """Up to `limit` orders, newest first."""
+    conditions: LiteralString = ""
+    values: list[object] = []
+    if wanted.user is not None:
+        conditions += " AND user_id = %s"
+        values.append(wanted.user)
+    if wanted.status is not None:
+        conditions += " AND status = %s"
+        values.append(wanted.status)
+    if wanted.before is not None:
+        conditions += " AND (created_at, id) < (%s, %s)"
+        values += wanted.before
+    return await _orders(conn, conditions + _NEWEST, *values, min(limit, MAX_PAGE + 1))
+
+
+async def _orders(conn: AsyncConnection[Any], which: LiteralString, *values: object) -> list[Order]:
     async with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
-        size = min(limit, MAX_PAGE + 1)
-        await cursor.execute(*((_NEWEST_BEFORE, [*before, size]) if before else (_NEWEST, [size])), prepare=True)
-        found = await cursor.fetchall()
-    orders = [await find(conn, order) for order, _ in found]
-    return [order for order in orders if order is not None]
+        await cursor.execute(_ORDERS + which + _WITH_PAYMENTS, [*values, MAX_PAYMENTS], prepare=True)
+        rows = await cursor.fetchall()
+    return [_order(list(its)) for _, its in groupby(rows, key=itemgetter(0))]
+
+
+def _order(rows: list[tuple[Any, ...]]) -> Order:
+    """From its rows, one for each payment, or one without."""
+    name, created_at, status, *announced = rows[0][:9]
+    payments = tuple(read_payment(row[9:]) for row in rows if row[9] is not None)
+    told = read_row(ANNOUNCED, announced) if announced[0] is not None else None
+    return Order(name, created_at, payments, status, told)
+
+
+async def owed(conn: AsyncConnection[Any], limit: int) -> list[PaymentAt]:
+    """Payments of which something is to be released or given back, and nothing does so yet: of cancelled orders those
+    that hold money, have taken some that is not contested, or wait for the cardholder; and those that took for their
+    order what is not its price.
+    """
+    return await _due(conn, "return", limit)
+
+
+async def unrecorded(conn: AsyncConnection[Any], limit: int) -> list[PaymentAt]:
+    """Payments that took the price of their order, which says neither that it is paid nor that it is cancelled."""
+    return await _due(conn, "record", limit)
+
+
+async def _due(conn: AsyncConnection[Any], what: Due, limit: int) -> list[PaymentAt]:
+    async with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
+        await cursor.execute(_DUE, [what, limit], prepare=True)
+        return [read_payment(row) for row in await cursor.fetchall()]

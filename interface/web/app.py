@@ -15,8 +15,10 @@ from litestar.openapi.spec import Components, SecurityScheme
 from interface.log_watch import before_stopping
 from interface.metrics import metered
 from interface.services import Services
+from interface.sessions import COOKIE
 from interface.tracing import traced
 from interface.web import (
+    asyncapi,
     customers,
     documented,
     events,
@@ -30,7 +32,7 @@ from interface.web import (
     webhooks,
 )
 from interface.web.billing_problems import BILLING_HANDLERS
-from interface.web.contracts import airline, cinema, gateway
+from interface.web.contracts import airline, cinema, gateway, ticketing, ticketing_words
 from interface.web.contracts import documented as contracts
 from interface.web.contracts.cinema_envelope import in_its_words
 from interface.web.contracts.preflight import preflights
@@ -74,11 +76,13 @@ def create_app(services: Services) -> Litestar:
             customers.router,
             subscriptions.router,
             events.router,
+            asyncapi.asyncapi,
             tokens.router,
             webhooks.router,
             airline.router,
             cinema.router,
             gateway.router,
+            ticketing.router,
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False, use_cache=True),
@@ -97,6 +101,7 @@ def create_app(services: Services) -> Litestar:
     app.asgi_handler = preflights(app.asgi_handler, services.settings.cors_origins)
     app.asgi_handler = guarded(app.asgi_handler)
     app.asgi_handler = in_its_words(app.asgi_handler, services.clock)
+    app.asgi_handler = ticketing_words.in_its_words(app.asgi_handler)
     # Around everything, so that what no route answers is counted, too.
     app.asgi_handler = metered(app.asgi_handler, services.metrics)
     if services.settings.traces_endpoint:
@@ -130,6 +135,7 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
 
 def _openapi() -> OpenAPIConfig:
     bearer = SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
+    session = SecurityScheme(type="apiKey", name=COOKIE, security_scheme_in="cookie")
     return OpenAPIConfig(
         title="payledger",
         version=version("payledger"),
@@ -138,6 +144,6 @@ def _openapi() -> OpenAPIConfig:
         # One page to read it on, of one version: no more is let in by its Content-Security-Policy.
         render_plugins=[ScalarRenderPlugin(version=READER_VERSION, path="/"), JsonRenderPlugin(), YamlRenderPlugin()],
         use_handler_docstrings=True,
-        components=Components(security_schemes={"bearer": bearer}),
+        components=Components(security_schemes={"bearer": bearer, "session": session}),
         security=[{"bearer": []}],
     )

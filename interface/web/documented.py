@@ -46,11 +46,16 @@ FACT: dict[str, Any] = {
     "causation_id": None,
     "data": {"amount": 10099, "currency": "usd", "capture": "manual", "payment_method": "pm_card_visa"},
 }
-_TOTALS = {"currency": "usd", "amount_authorized": 10099, "amount_captured": 6000, "amount_refunded": 1050}
+_TOTALS = {"currency": "usd", "amount_authorized": 10099, "amount_captured": 10099, "amount_refunded": 1050}
 _BRIEF = {"id": FACT["stream"], "status": "partially_refunded", "amount": 10099, "created_at": FACT["at"]}
 ORDER: dict[str, Any] = {
     "id": "order_7",
-    "status": "partially_refunded",
+    "status": "complete",
+    "payment_status": "partially_refunded",
+    "user": "user_42",
+    "price": 10099,
+    "currency": "usd",
+    "version": 0,
     "totals": [_TOTALS],
     "payments": [_BRIEF | _TOTALS],
     "created_at": FACT["at"],
@@ -104,7 +109,9 @@ LIST = {**ANY}
 GET_PAYMENT = READ_ONE | {200: _payment("the payment as the read model has it")}
 GET_EVENTS = READ_ONE | {200: answer(FactList, "every fact, oldest first", {"events": [FACT]})}
 LIST_PAYMENTS = LIST | {200: answer(PaymentPage, "a page, newest first", {"payments": [PAYMENT], "next_cursor": None})}
-GET_ORDER = READ_ONE | {200: answer(OrderView, "the order", ORDER)}
+GET_ORDER = {**ANY, 404: refused(404, "order-not-found", "there is no such order")} | {
+    200: answer(OrderView, "the order", ORDER)
+}
 LIST_ORDERS = LIST | {200: answer(OrderPage, "a page, newest first", {"orders": [ORDER], "next_cursor": None})}
 AUTHORIZE = {**ANY, **_COMMAND, 201: _payment("the payment, authorized")}
 MOVEMENT = {

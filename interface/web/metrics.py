@@ -12,8 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 from interface.bootstrap import PROJECTIONS
-from interface.kafka.publisher import NAME as PUBLISHER
+from interface.kafka import PUBLISHER
 from interface.services import Services
+from interface.web.order_metrics import OrderGauges
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Gauges:
         self._services = services
         self._pools = {"commands": services.ledger.recorder.datastore.pool, "queries": services.queries}
         gauge = services.metrics.gauge
+        self._orders = OrderGauges(gauge)
         self._asked_s = float("-inf")
         self._asking = asyncio.Lock()
         self.store = gauge("store_up", "1 if the store answered this query.")
@@ -108,6 +110,7 @@ class Gauges:
             async with asyncio.timeout(STORE_TIMEOUT_S), self._services.queries.connection() as conn:
                 rows = await (await conn.execute(_PROGRESS, (safe,))).fetchall()
                 unsettled = await (await conn.execute(_UNSETTLED)).fetchone()
+                await self._orders.ask(conn, self._services.clock())
         except (psycopg.Error, PoolTimeout, TooManyRequests, TimeoutError) as error:
             log.warning("no metrics of the store: %s", type(error).__name__)
             return False

@@ -1,10 +1,11 @@
-"""`/v1/orders`: what was paid for an order."""
+"""`/v1/orders`: how an order stands, and what was paid for it."""
 
 from typing import Annotated
 
 from litestar import Router, get
-from litestar.params import PathParameter
+from litestar.params import PathParameter, QueryParameter
 
+from domain.order_facts import OrderStatus
 from interface.services import Services
 from interface.web import documented
 from interface.web.access import needs
@@ -14,30 +15,43 @@ from interface.web.requests import DEFAULT_PAGE, NO_CONTROLS, After, Cursor, Lim
 from interface.web.views import OrderPage, OrderView
 from interface.web.waiting import wait_for
 from projections import orders
+from projections.orders import Wanted
 
 OrderId = Annotated[str, PathParameter(max_length=200, pattern=NO_CONTROLS)]
 
 
 @get("/{order:str}", responses=documented.GET_ORDER, guards=[needs("read:payment")])
 async def find(services: Services, order: OrderId, after: After = None) -> OrderView:
-    """An order's payments and their money together."""
+    """How an order stands, its payments and their money together."""
     await wait_for(services, orders.NAME, after)
     async with services.queries.connection() as conn:
         found = await orders.find(conn, order)
     if found is None:
-        raise ProblemError(problem(404, "order-not-found", "no payment names this order"))
+        raise ProblemError(problem(404, "order-not-found", "nobody announced this order, and no payment names it"))
     return OrderView.of(found)
 
 
 @get("/", responses=documented.LIST_ORDERS, guards=[needs("read:payment")])
 async def newest(
-    services: Services, cursor: Cursor = None, limit: Limit = DEFAULT_PAGE, after: After = None
+    services: Services,
+    user: Annotated[
+        str | None,
+        QueryParameter(
+            name="user", max_length=200, pattern=NO_CONTROLS, description="Only orders announced as theirs."
+        ),
+    ] = None,
+    status: Annotated[
+        OrderStatus | None, QueryParameter(name="status", description="Only announced orders that stand so.")
+    ] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_PAGE,
+    after: After = None,
 ) -> OrderPage:
-    """Orders that payments name, newest first."""
-    before = read_cursor(cursor)
+    """Orders that were announced or that payments name, newest first."""
+    wanted = Wanted(user, status, read_cursor(cursor))
     await wait_for(services, orders.NAME, after)
     async with services.queries.connection() as conn:
-        found = await orders.newest(conn, before, limit + 1)
+        found = await orders.newest(conn, wanted, limit + 1)
     page = found[:limit]
     more = len(found) > limit
     return OrderPage(

@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from litestar.params import Body, QueryParameter
 
 from application.payment_stream import Context
-from application.payments import Answer, operation_id, payment_id
+from application.payments import Answer, operation_id
 from domain.money import Money
 from domain.payment import PaymentAt, Status
 from domain.payment_commands import Authorize, Capture, Refund, Void, Wish
@@ -57,13 +57,14 @@ async def authorize(
 ) -> Response[PaymentView | Problem]:
     """Authorize a payment, and capture it at once with `"capture": "automatic"`.
 
+    An `order` that was announced to us is paid once, whole, and by nobody in another customer's name.
+
     201 with the payment, 200 when the same request was answered before, 202 while the outcome is not known, 402 with
     the payment inside the problem when the card is declined.
     """
     caller = caller_of(request)
-    stream = payment_id(caller.subject, idempotency_key)
     wish = Authorize(
-        operation=operation_id(stream, caller.subject, idempotency_key),
+        operation=idempotency_key,
         amount=Money(data.amount, data.currency),
         capture=data.capture,
         payment_method=data.payment_method,
@@ -72,7 +73,7 @@ async def authorize(
         description=data.description,
         metadata=data.metadata,
     )
-    answer = await services.payments.carry_out(stream, wish, _context(request, caller))
+    answer = await services.orders.authorize(wish, idempotency_key, _context(request, caller))
     return _answered(answer, created=True)
 
 
@@ -86,8 +87,10 @@ async def capture(
     if_match: IfMatch = None,
 ) -> Response[PaymentView | Problem]:
     """Take part or all of what was authorized."""
-    operation = operation_id(payment, caller_of(request).subject, idempotency_key)
-    return await _carry_out(request, services, payment, Capture(operation, data.amount, data.reason), if_match)
+    caller = caller_of(request)
+    wish = Capture(operation_id(payment, caller.subject, idempotency_key), data.amount, data.reason)
+    answer = await services.orders.capture(payment, wish, _context(request, caller), versions(if_match))
+    return _answered(answer, created=True)
 
 
 @post("/{payment:uuid}/refunds", responses=documented.MOVEMENT, guards=[needs("write:payment")], status_code=201)
@@ -121,7 +124,7 @@ async def void(
 @post("/{payment:uuid}/return", responses=documented.RETURN, guards=[needs("write:payment")], status_code=200)
 async def returned(request: Http, services: Services, payment: UUID) -> Response[PaymentView | Problem]:
     """The cardholder came back from authentication: learn from the provider what became of it. Moves nothing."""
-    answer = await services.payments.returned(payment, _context(request, caller_of(request)))
+    answer = await services.orders.returned(payment, _context(request, caller_of(request)))
     return _answered(answer, created=False)
 
 

@@ -120,12 +120,31 @@ def from_payment(refusal: errors.PaymentRefusal) -> Problem:
             return problem(409, "refused", "the payment does not allow this")
 
 
+def from_order(refusal: errors.OrderRefusal) -> Problem:
+    match refusal:
+        case errors.OrderNotPayable():
+            said = f"the order is {refusal.status}: nothing may be paid for it any more"
+            return problem(409, "order-not-payable", said, FieldError(said, pointer="#/order"))
+        case errors.OrderNotCollectable():
+            return problem(409, "order-not-payable", f"the order is {refusal.status}: what was reserved is released")
+        case errors.OrderOfAnother():
+            said = "the order is another customer's"
+            return problem(422, "order-of-another", said, FieldError(said, pointer="#/customer"))
+        case errors.OrderPriceDiffers():
+            said = f"the order costs {refusal.price} {refusal.currency}, no more and no less"
+            return problem(422, "order-price-differs", said, FieldError(said, pointer=f"#/{refusal.field}"))
+        case _:
+            return problem(409, "refused", "the order does not allow this")
+
+
 # --- Handlers ----------------------------------------------------------------------------------------------------
 
 
 def _refusal(_: Request[Any, Any, Any], refusal: errors.Refusal) -> Response[Problem]:
     if isinstance(refusal, errors.InvalidMoney):
         return document(from_money(refusal))
+    if isinstance(refusal, errors.OrderRefusal):
+        return document(from_order(refusal))
     assert isinstance(refusal, errors.PaymentRefusal)  # noqa: S101  OutcomeMismatch never leaves the use case
     return document(from_payment(refusal))
 

@@ -102,7 +102,8 @@ def read(body: bytes, into: type[Struct]) -> Struct:
         raise bad_request(*_wrong_fields(body, into)[:MAX_TOLD]) from None
     numbers = fields_with_card_numbers(value)
     if numbers:
-        raise bad_request(*(FieldError(_NO_CARD, pointer=f"#/{name}") for name in numbers))
+        sent_as = {field.name: field.encode_name for field in structs.fields(into)}
+        raise bad_request(*(FieldError(_NO_CARD, pointer=f"#/{sent_as[name]}") for name in numbers))
     return value
 
 

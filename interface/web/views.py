@@ -7,6 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from application.stripe_bare_charges import is_bare
+from domain.order_facts import OrderStatus
 from domain.payment import Payment, PaymentAt, Status
 from domain.payment_facts import CaptureMethod, Card, Failure, NextAction
 from projections.orders import Order, OrderState
@@ -103,21 +104,42 @@ class OrderPayment(Struct, frozen=True):
 
 
 class OrderView(Struct, frozen=True):
-    """An order as its payments tell it, oldest payment first."""
+    """An order and its payments, oldest payment first.
+
+    Of one that was announced: `user` may pay `price`, `version` counts the announcer's changes, and `status` is how it
+    stands. Of one that payments merely name these are null, and its `status` is its `payment_status`: what the money of
+    its payments says.
+    """
 
     id: str
-    status: OrderState
+    status: OrderStatus | OrderState
+    payment_status: OrderState
+    user: str | None
+    price: int | None
+    currency: str | None
+    version: int | None
     totals: list[OrderTotals]
     payments: list[OrderPayment]
     created_at: datetime
 
     @classmethod
     def of(cls, order: Order) -> Self:
-        totals = [
-            OrderTotals(t.captured.currency, t.authorized.minor, t.captured.minor, t.refunded.minor)
-            for t in order.totals
-        ]
-        return cls(order.id, order.state, totals, [_order_payment(at) for at in order.payments], order.created_at)
+        told = order.announced.state if order.announced else None
+        return cls(
+            id=order.id,
+            status=order.status or order.state,
+            payment_status=order.state,
+            user=told.user if told else None,
+            price=told.price.minor if told else None,
+            currency=told.price.currency if told else None,
+            version=told.version if told else None,
+            totals=[
+                OrderTotals(t.captured.currency, t.authorized.minor, t.captured.minor, t.refunded.minor)
+                for t in order.totals
+            ],
+            payments=[_order_payment(at) for at in order.payments],
+            created_at=order.created_at,
+        )
 
 
 class OrderPage(Struct, frozen=True):
