@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from eventsourcing.persistence import StoredEvent
 from psycopg import Connection
-from psycopg.errors import OperationalError, error_from_result
+from psycopg.errors import InvalidSqlStatementName, OperationalError, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -29,12 +29,29 @@ class Prepared:
 
     def __call__(self, conn: Connection[Any], params: Sequence[bytes]) -> list[bytes]:
         """The column. Raises the driver's errors."""
+        try:
+            return self._prepared(conn, params)
+        except InvalidSqlStatementName:  # after a rollback the driver has the session forget whatever was prepared
+            self._knowing.discard(conn)
+            return self._prepared(conn, params)
+
+    def within(self, conn: Connection[Any], params: Sequence[bytes]) -> list[bytes]:
+        """The column, in a transaction of the caller's, which could not go on after a statement was found forgotten."""
+        formats = [Format.BINARY] * len(params)
+        result = conn.pgconn.exec_params(self._statement, params, None, formats, Format.BINARY)
+        return _column(_checked(conn.pgconn, result))
+
+    def _prepared(self, conn: Connection[Any], params: Sequence[bytes]) -> list[bytes]:
         if conn not in self._knowing:
             _checked(conn.pgconn, conn.pgconn.prepare(self._name, self._statement))
             self._knowing.add(conn)
         formats = [Format.BINARY] * len(params)
         result = _checked(conn.pgconn, conn.pgconn.exec_prepared(self._name, params, formats, Format.BINARY))
-        return [result.get_value(row, 0) or b"" for row in range(result.ntuples)]
+        return _column(result)
+
+
+def _column(result: PGresult) -> list[bytes]:
+    return [result.get_value(row, 0) or b"" for row in range(result.ntuples)]
 
 
 def _checked(conn: PGconn, result: PGresult) -> PGresult:

@@ -99,7 +99,7 @@ class Ledger(Application[UUID]):
 
         `appended` is called after each append, so that readers can be woken; it must not block.
         """
-        self._appended = appended
+        self.appended = appended
         self._keys = keys
         self._conninfo = {key: value for key, value in conninfo_to_dict(database_url).items() if value is not None}
         env = {
@@ -149,7 +149,7 @@ class Ledger(Application[UUID]):
             return Loaded((), tail)
         chain = self._chain(envelopes, tail)
         loaded = self._together.do(chain) if len(envelopes) <= MAX_FACTS_TOGETHER else self._store([chain])[0]
-        self._appended()
+        self.appended()
         return loaded
 
     def append_all(self, appends: Sequence[tuple[Sequence[Envelope], bytes]]) -> list[Loaded]:
@@ -158,8 +158,14 @@ class Ledger(Application[UUID]):
         Of each stream its facts, at least one, and its tail. Raises what `append` does.
         """
         loaded = self._store([self._chain(envelopes, tail) for envelopes, tail in appends])
-        self._appended()
+        self.appended()
         return loaded
+
+    def rows(self, envelopes: Sequence[Envelope], tail: bytes) -> list[StoredEvent]:
+        """The next facts of a stream as `append` would store them: for application/log_transaction.py, which does."""
+        chain = self._chain(envelopes, tail)
+        chain.link(self._mapper)
+        return chain.rows
 
     def _chain(self, envelopes: Sequence[Envelope], tail: bytes) -> Chain:
         return Chain(envelopes, [self._mapper.sealed(envelope) for envelope in envelopes], tail)

@@ -42,6 +42,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         self._insert = Prepared(f"append_to_{events_table_name}".encode(), _INSERT.format(table).as_bytes())
         select = _SELECT.format(table).as_bytes()
         self._select_stream = select + b" WHERE originator_id = %s"
+        self._select_streams = select + b" WHERE originator_id = ANY(%s) ORDER BY originator_id, originator_version"
         self._select_log = select + b" WHERE notification_id > %s AND notification_id <= %s"
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
@@ -68,6 +69,10 @@ class LedgerRecorder(PostgresApplicationRecorder):
     def _insert_once(self, rows: Sequence[StoredEvent]) -> list[int]:
         with self.datastore.get_connection() as conn:
             return [int.from_bytes(position) for position in self._insert(conn, as_arrays(rows))]
+
+    def insert_within(self, conn: Connection[Any], rows: Sequence[StoredEvent]) -> None:
+        """Insert the rows in the caller's transaction. Raises the driver's errors."""
+        self._insert.within(conn, as_arrays(rows))
 
     def _own_positions(self, rows: Sequence[StoredEvent]) -> list[int] | None:
         """The positions of exactly these rows. They were sent as one: all are there, or none is ours."""
@@ -104,6 +109,13 @@ class LedgerRecorder(PostgresApplicationRecorder):
             params.append(limit)
         return self._read(lambda _conn: (statement, params))
 
+    def select_streams(self, conn: Connection[Any], streams: Sequence[UUID]) -> list[Notification]:
+        """The rows of several streams, a stream after the other, as the caller's transaction sees them.
+
+        Raises the driver's errors.
+        """
+        return _rows(conn, self._select_streams, [streams])
+
     def select_notifications(
         self,
         start: int | None,
@@ -136,9 +148,13 @@ class LedgerRecorder(PostgresApplicationRecorder):
             return self._read_once(ask)
 
     def _read_once(self, ask: Callable[[Connection[Any]], Query]) -> Sequence[Notification]:
-        with self.datastore.get_connection() as conn, conn.cursor(row_factory=tuple_row, binary=True) as cursor:
-            statement, params = ask(conn)
-            return [_row(*row) for row in cursor.execute(statement, params, prepare=True).fetchall()]
+        with self.datastore.get_connection() as conn:
+            return _rows(conn, *ask(conn))
+
+
+def _rows(conn: Connection[Any], statement: bytes, params: list[Any]) -> list[Notification]:
+    with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
+        return [_row(*row) for row in cursor.execute(statement, params, prepare=True).fetchall()]
 
 
 def _row(stream: UUID, version: int, name: str, state: bytes, position: int) -> Notification:

@@ -20,7 +20,7 @@ _WHOLE = re.compile(r"[0-9]{1,9}")
 _ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 _ADDRESS = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
 # Kafka's own rule, but for names of dots alone.
-_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
@@ -49,6 +49,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     kafka_topic: str
     cinema_topic: str
     cinema_events_reason: bool
+    ticketing_topic: str
+    orders_topic: str
+    orders_group: str
     jwt_secret_keys: tuple[str, ...]
     jwt_key_set: str | None
     jwt_issuer: str | None
@@ -79,6 +82,9 @@ def read(environ: Mapping[str, str]) -> Settings:
         kafka_topic=given.topic("KAFKA_TOPIC", "payments"),
         cinema_topic=given.topic("CINEMA_TOPIC", "movie_app_events"),
         cinema_events_reason=given.switch("CINEMA_EVENTS_REASON", default="off"),
+        ticketing_topic=given.topic("TICKETING_TOPIC", "ticketing.payments"),
+        orders_topic=given.topic("ORDERS_TOPIC", "orders"),
+        orders_group=given.topic("ORDERS_GROUP", "payledger"),
         jwt_secret_keys=_jwt_secrets(given),
         jwt_key_set=given.optional("JWT_JWKS"),
         jwt_issuer=given.optional("JWT_ISSUER"),
@@ -140,7 +146,7 @@ class _Given:
 
     def topic(self, name: str, default: str) -> str:
         value = self.optional(name) or default
-        if not _TOPIC.fullmatch(value):
+        if not TOPIC.fullmatch(value):
             self.problems.append(f"{name} must be letters, digits, dots, underscores and hyphens")
         return value
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 class Size(NamedTuple):
     """`storm_s`: how long the writers of a storm that is timed go on; `patience_s`: how long anything is waited for.
 
-    `fault_runs`: beside those of tests/test_faults.py; `kills`: of all processes at once.
+    `fault_runs`: beside those of tests/test_faults.py; `kills`: of all processes at once. `order_messages` and
+    `published_facts`: on a topic.
     """
 
     writers: int
@@ -16,13 +17,24 @@ class Size(NamedTuple):
     held_open: int
     fault_runs: int
     kills: int
+    order_messages: int
+    published_facts: int
     storm_s: float
     patience_s: float
 
 
 SIZES = {
     "seconds": Size(
-        writers=4, appends_each=60, payments_each=6, held_open=8, fault_runs=5, kills=1, storm_s=3, patience_s=30
+        writers=4,
+        appends_each=60,
+        payments_each=6,
+        held_open=8,
+        fault_runs=5,
+        kills=1,
+        order_messages=2_000,
+        published_facts=3_000,
+        storm_s=3,
+        patience_s=30,
     ),
     "minutes": Size(
         writers=12,
@@ -31,6 +43,8 @@ SIZES = {
         held_open=200,
         fault_runs=2_000,
         kills=20,
+        order_messages=50_000,
+        published_facts=200_000,
         storm_s=120,
         patience_s=900,
     ),
