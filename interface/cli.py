@@ -1,37 +1,61 @@
 """The command line: `payledger --help`."""
 
+import gc
+import importlib
 import logging
 import os
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from interface import settings as configuration
-from interface.bootstrap import clock
-from interface.cli_audit import audit
-from interface.cli_bookings import collect, refund
-from interface.cli_catalog import catalog
-from interface.cli_operations import inbox, operations
-from interface.cli_projections import projections, rebuild
-from interface.cli_tokens import revoke
 from interface.sandbox.alive import watch_parent
 from interface.settings import DEFAULT_PORT, Settings, SettingsInvalid
-from interface.tokens import SCOPES, mint
 
 DATA = click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), default=Path(".payledger"), help="The data folder."
 )
-DEVELOPMENT_LIFETIME = timedelta(days=30)
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+# The collector looks for cycles once for so many new objects. What a process loads has none, and looking through it
+# again and again took a quarter of its start.
+LOADING = 20_000
+# Commands in files of their own: a process loads the one that it runs.
+ELSEWHERE = {
+    "asyncapi": "interface.cli_asyncapi",
+    "audit": "interface.cli_audit",
+    "catalog": "interface.cli_catalog",
+    "collect": "interface.cli_bookings",
+    "inbox": "interface.cli_operations",
+    "operations": "interface.cli_operations",
+    "parked": "interface.cli_parked",
+    "projections": "interface.cli_projections",
+    "publish": "interface.cli_publish",
+    "rebuild": "interface.cli_projections",
+    "refund": "interface.cli_bookings",
+    "token": "interface.cli_tokens",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Those of this file and those elsewhere."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(ELSEWHERE[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="payledger")
 def main() -> None:
     """An event-sourced payment ledger: Postgres keeps the facts, Stripe moves the money."""
+    gc.set_threshold(LOADING)
     level = os.environ.get("LOG_LEVEL", "").strip() or "INFO"
     if level not in LEVELS:
         raise click.ClickException(f"LOG_LEVEL must be one of {', '.join(LEVELS)}")
@@ -94,12 +118,17 @@ def project() -> None:
 
 
 @main.command()
-def publish() -> None:
-    """Publish facts to Kafka."""
+def consume() -> None:
+    """Take in orders from Kafka."""
     watch_parent()
-    from interface import workers  # noqa: PLC0415
+    from eventsourcing.persistence import PersistenceError  # noqa: PLC0415
 
-    workers.publish(_settings())
+    from interface import consuming  # noqa: PLC0415
+
+    try:
+        consuming.consume(_settings())
+    except PersistenceError as error:
+        raise click.ClickException(f"the database does not answer ({type(error).__name__})") from None
 
 
 @main.command()
@@ -109,33 +138,6 @@ def recover() -> None:
     from interface import recovering  # noqa: PLC0415
 
     recovering.recover(_settings())
-
-
-@main.group(invoke_without_command=True)
-@click.option("--subject", help="Whose token: the caller's name in every fact.")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Default: every scope.")
-@DATA
-@click.pass_context
-def token(context: click.Context, subject: str | None, scopes: tuple[str, ...], data: Path) -> None:
-    """Mint a development token for the service running from a data folder."""
-    from interface.dev import jwt_secret  # noqa: PLC0415
-
-    if context.invoked_subcommand:
-        return
-    if not subject:
-        raise click.UsageError("Missing option '--subject'.")
-    click.echo(mint(jwt_secret(data), subject, scopes or SCOPES, clock(), DEVELOPMENT_LIFETIME))
-
-
-token.add_command(revoke)
-main.add_command(audit)
-main.add_command(catalog)
-main.add_command(collect)
-main.add_command(inbox)
-main.add_command(operations)
-main.add_command(projections)
-main.add_command(rebuild)
-main.add_command(refund)
 
 
 def _settings() -> Settings:

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from application.order_returns import ACTOR, MAX_TRIES, WHYS, tried
 from application.settlement import KEY_LIFETIME
+from domain.payment import PaymentAt
 from interface.bootstrap import clock
 from interface.cli_projections import DATABASE_URL
-from projections import open_operations
+from projections import open_operations, orders
 from projections.open_operations import OpenOperation
 
 CONNECT_TIMEOUT_S = 5
@@ -36,8 +38,8 @@ T = TypeVar("T")
 @DATABASE_URL
 @JSON
 def operations(database_url: str, *, as_json: bool) -> None:
-    """Show every operation that has started and not ended, the oldest first."""
-    found = _asked(database_url, open_operations.oldest)
+    """Show every operation that has started and not ended, the oldest first; then what is to go back by itself."""
+    found = _asked(database_url, open_operations.oldest) + _asked(database_url, _owed)
     now = clock()
     if as_json:
         for operation in found:
@@ -51,6 +53,33 @@ def operations(database_url: str, *, as_json: bool) -> None:
     _show(table, f"{len(found)} operations are open")
 
 
+async def _owed(conn: AsyncConnection[Any]) -> list[OpenOperation]:
+    """What goes back by itself, as the operation that the next try will be."""
+    return [_return(at) for at in await orders.owed(conn, MAX_SHOWN)]
+
+
+def _return(at: PaymentAt) -> OpenOperation:
+    payment = at.payment
+    taken = payment.refundable.minor > 0 and not payment.capturable
+    each = [tried(at.id, payment, "refund" if taken else "void", why) for why in WHYS]
+    tries = max(each, key=lambda one: len(one.failed))
+    said = f"owed to who paid for the order {payment.order}; {len(tries.failed)} tries failed"
+    return OpenOperation(
+        payment=at.id,
+        operation=tries.next,
+        kind="refund" if taken else "void",
+        amount=payment.refundable.minor if taken else None,
+        currency=payment.amount.currency if taken else None,
+        waiting=False,
+        actor=ACTOR,
+        correlation="",
+        started_at=at.updated_at,
+        attempts=len(tries.failed),
+        reason=said if len(tries.failed) < MAX_TRIES else f"{said}: somebody has to look",
+        next_try=None,
+    )
+
+
 def _amount(operation: OpenOperation) -> str:
     if operation.amount is not None:
         return f"{operation.amount} {operation.currency}"
@@ -59,7 +88,8 @@ def _amount(operation: OpenOperation) -> str:
 
 def _known(operation: OpenOperation, now: datetime) -> str:
     said = operation.reason or ("waits for the cardholder" if operation.waiting else "under way")
-    if now - operation.started_at >= KEY_LIFETIME:
+    begun = bool(operation.correlation)  # else it is only owed, and has no key yet
+    if begun and now - operation.started_at >= KEY_LIFETIME:
         said += "; too old to be sent again, only looked up"
     return said
 

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 from uuid import UUID
 
 import click
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from application.event_store import Ledger
+from domain.envelope import Envelope
 from interface import settings
 from interface.bootstrap import (
     FOLDING,
@@ -25,9 +26,10 @@ from interface.bootstrap import (
     stream_reader,
     worker_name,
 )
+from interface.kafka import PUBLISHER
 from interface.settings import Settings, SettingsInvalid
-from projections.engine import LOCK_SPACE, Engine, Projection, connect
-from projections.parking import Parked, parked
+from projections.engine import LOCK_SPACE, Engine, connect
+from projections.parking import Parked, Unreadable, parked
 from projections.rebuild import NEXT, Outcome, Rebuild, Refused, drop_old
 
 # A lag beyond this is told as "more than".
@@ -89,6 +91,14 @@ def _parked_table(aside: list[Parked]) -> Table:
     return table
 
 
+class Worker(Protocol):
+    """What brings a parked stream back: an engine, or the publisher."""
+
+    def retry(
+        self, conn: psycopg.Connection[Any], stream: UUID, read: Callable[[UUID], Sequence[Envelope | Unreadable]]
+    ) -> bool: ...
+
+
 # --- Set right ---------------------------------------------------------------------------------------------------
 
 
@@ -102,11 +112,10 @@ def retry(database_url: str, name: str | None, stream: UUID | None) -> None:
     with _database(database_url) as conn, Ledger(database_url, pool_size=2) as ledger:
         wanted = [one for one in parked(conn) if name in (None, one.projection) and stream in (None, one.stream)]
         for projection in dict.fromkeys(one.projection for one in wanted):
-            with _projection(projection) as found:
-                engine = Engine(found, log_reader(ledger), database_url)
+            with _worker(projection, ledger, database_url) as worker:
                 for one in wanted:
                     if one.projection == projection:
-                        back = engine.retry(conn, one.stream, stream_reader(ledger))
+                        back = worker.retry(conn, one.stream, stream_reader(ledger))
                         still += not back
                         click.echo(f"{projection} {one.stream} {'is back' if back else 'fails again'}")
     click.echo(f"{len(wanted) - still} streams are back, {still} stay parked")
@@ -114,16 +123,18 @@ def retry(database_url: str, name: str | None, stream: UUID | None) -> None:
 
 
 @contextmanager
-def _projection(name: str) -> Iterator[Projection]:
-    from interface.kafka.publisher import NAME  # noqa: PLC0415  the other commands start faster without Kafka's client
-    from interface.workers import publishing  # noqa: PLC0415
+def _worker(name: str, ledger: Ledger, database_url: str) -> Iterator[Worker]:
+    from interface.publishing import publishing  # noqa: PLC0415  the other commands start faster without Kafka's client
 
     known = {projection.name: projection for projection in PROJECTIONS}
     known |= {model.name + NEXT: model.projection(NEXT) for model in READ_MODELS}
-    with publishing(_settings()) if name == NAME else nullcontext(known.get(name)) as found:
-        if found is None:
-            raise click.ClickException(f"this version has no projection {name}")
-        yield found
+    if name == PUBLISHER:
+        with publishing(_settings()) as publisher:
+            yield publisher
+    elif name in known:
+        yield Engine(known[name], log_reader(ledger), database_url)
+    else:
+        raise click.ClickException(f"this version has no projection {name}")
 
 
 @click.command()
