@@ -131,7 +131,7 @@ def _start(supervisor: Supervisor, port: int, data: Path) -> Handle:
         stripe_key, stripe_url = _stripe(supervisor, data, port)
         status.update("starting the service")
         env = _environment(port, data, database_url, kafka, stripe_key, stripe_url)
-        supervisor.start([_ours(command, env) for command in ("api", "project", "publish", "recover")])
+        supervisor.start([_ours(command, env) for command in ("api", "project", "publish", "consume", "recover")])
     token = mint(jwt_secret(data), DEVELOPER, SCOPES, clock(), TOKEN_LIFETIME)
     handle = Handle(f"http://{LOOPBACK}:{port}", database_url, kafka, stripe_url or "", token, {})
     return _write(data, handle, supervisor.pids)

@@ -72,6 +72,9 @@ def mint(
 class Tokens:
     """Checks tokens. `invalidated` tells whether one was taken back."""
 
+    # The claims that a token is nothing without.
+    required: tuple[str, ...] = ("sub", "exp")
+
     def __init__(
         self,
         trust: Trust,
@@ -154,7 +157,7 @@ class Tokens:
     def _decoded(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
         # Times are judged by our own clock, each time the token is shown.
         options: Any = {
-            "require": ["sub", "exp"],
+            "require": list(self.required),
             "verify_exp": False,
             "verify_nbf": False,
             "verify_iat": False,

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from kafka import KafkaConsumer
-from kafka.errors import KafkaError
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -153,6 +151,9 @@ def _show_order(console: Console, caller: Caller, order: str, position: int) -> 
 
 def _offsets(kafka: str, wanted: set[str]) -> dict[str, str]:
     """Where each fact stands on its topic, as a consumer sees it: `partition@offset` by the fact's id."""
+    from kafka import KafkaConsumer  # noqa: PLC0415  everything starts faster without it
+    from kafka.errors import KafkaError  # noqa: PLC0415
+
     found: dict[str, str] = {}
     try:
         consumer = KafkaConsumer(

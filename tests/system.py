@@ -18,6 +18,9 @@ import psycopg
 import pytest
 from kafka import KafkaConsumer
 
+from interface.bootstrap import clock
+from interface.dev import TOKEN_LIFETIME, jwt_secret
+from interface.tokens import SCOPES, mint
 from tests.processes import eventually, runs
 
 START_S = 90
@@ -43,6 +46,7 @@ class System:
 
     process: subprocess.Popen[bytes]
     http: httpx.Client
+    _database: psycopg.Connection[tuple[Any, ...]] | None = None
 
     def __init__(self, data: Path, **settings: str) -> None:
         self.data = data
@@ -75,6 +79,7 @@ class System:
     def stop(self) -> int:
         """Ctrl-C. The exit code; afterwards none of the processes runs."""
         self.http.close()
+        self._disconnect()
         children = self.pids
         self.process.send_signal(signal.SIGINT)
         code = self.process.wait(STOP_S)
@@ -142,7 +147,7 @@ class System:
 
     def payment(self, payment_id: str, **parameters: Any) -> dict[str, Any]:
         """As the read model has it once it holds all that is in the log now, if nothing else is asked for."""
-        found: dict[str, Any] = self.found(f"/v1/payments/{payment_id}", **{"after": self.facts_in_log()} | parameters)
+        found: dict[str, Any] = self.found(f"/v1/payments/{payment_id}", **{"after": self.end_of_log()} | parameters)
         return found
 
     def facts(self, payment_id: str) -> list[dict[str, Any]]:
@@ -154,11 +159,8 @@ class System:
         return [fact["type"] for fact in self.facts(payment_id)]
 
     def new_token(self, subject: str, *scopes: str) -> str:
-        command = [sys.executable, "-m", "interface.cli", "token", "--subject", subject, "--data", str(self.data)]
-        for scope in scopes:
-            command += ["--scope", scope]
-        minted = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-        return minted.stdout.strip()
+        """What `payledger token` prints, without a process for it."""
+        return mint(jwt_secret(self.data), subject, scopes or SCOPES, clock(), TOKEN_LIFETIME)
 
     # The other ends
 
@@ -169,9 +171,7 @@ class System:
 
     def settled(self) -> bool:
         """Whether every operation that has started has ended, those aside that wait for a cardholder."""
-        with psycopg.connect(self.database_url, connect_timeout=5) as conn:
-            row = conn.execute(UNSETTLED).fetchone()
-        return row == (0, 0)
+        return self._row(UNSETTLED) == (0, 0)
 
     def amount_at_stripe(self, payment: dict[str, Any]) -> dict[str, int]:
         """What Stripe says about a payment's money, in the ledger's words and minor units."""
@@ -196,16 +196,41 @@ class System:
             self._control.delete(f"{self.stripe}/_sandbox/faults")
 
     def facts_in_log(self) -> int:
-        with psycopg.connect(self.database_url) as database:
-            row = database.execute("SELECT count(*) FROM ledger_events").fetchone()
-        assert row is not None
-        return int(row[0])
+        return int(self._row("SELECT count(*) FROM ledger_events")[0])
+
+    def end_of_log(self) -> int:
+        """The position of the last fact; there may be fewer, as what was not committed leaves a gap."""
+        return int(self._row("SELECT coalesce(max(notification_id), 0) FROM ledger_events")[0])
 
     def consumer(self) -> Any:
-        """A plain consumer of the public facts, from the first one on."""
+        """A consumer of the public facts, from the first one on, as far as they are committed."""
         return KafkaConsumer(
-            "payments", bootstrap_servers=self.kafka, auto_offset_reset="earliest", enable_auto_commit=False
+            "payments",
+            bootstrap_servers=self.kafka,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
         )
+
+    def _row(self, query: str) -> tuple[Any, ...]:
+        """What the database answers. A new connection costs as much as a payment, so one is kept while it works."""
+        try:
+            row = self._connected().execute(query).fetchone()
+        except psycopg.OperationalError:
+            self._disconnect()
+            row = self._connected().execute(query).fetchone()
+        assert row is not None
+        return row
+
+    def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._database is None:
+            self._database = psycopg.connect(self.database_url, connect_timeout=5, autocommit=True)
+        return self._database
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        self._database = None
 
     # The handle for tools
 

@@ -278,6 +278,18 @@ def test_a_token_is_revoked_from_the_command_line(system: System) -> None:
     eventually(lambda: asked(system, token).status_code == 401)
 
 
+def test_a_token_for_development_is_minted_on_the_command_line_with_the_scopes_that_were_asked_for(
+    system: System,
+) -> None:
+    command = [sys.executable, "-m", "interface.cli", "token", "--data", str(system.data), "--scope", "read:payment"]
+    minted = subprocess.run([*command, "--subject", "a-reader"], capture_output=True, text=True, check=True).stdout
+    token = minted.strip()
+    assert asked(system, token).status_code == 200
+    assert problem(system.pay(token=token), 403)["detail"] == "this needs the scope write:payment"
+    nobody = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (nobody.returncode, "--subject" in nobody.stderr) == (2, True)
+
+
 def test_without_a_scope_it_is_said_which(system: System) -> None:
     answer = asked(system, token_of(system, "write:payment", jti=str(uuid4())))
     assert problem(answer, 403)["detail"] == "this needs the scope read:payment"

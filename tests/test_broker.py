@@ -1,36 +1,35 @@
 """The Kafka stand-in: first what any Kafka broker does for its clients, then what only the stand-in promises.
 
-The first part runs against the broker of KAFKA_BOOTSTRAP_SERVERS, where that is set: it shows that the
+The first two parts run against a real broker, too (`make test-peers`, tests/brokers.py): they show that the
 stand-in and the real thing agree.
 """
 
 import asyncio
-import itertools
 import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
+    CoordinatorLoadInProgressError,
     InvalidConfigurationError,
     InvalidTopicError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
     ProducerFencedError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
 )
 from kafka.protocol.consumer import (
     ConsumerProtocolSubscription,
@@ -48,15 +47,33 @@ from kafka.protocol.producer import (
 from kafka.record import MemoryRecordsBuilder
 
 from interface.sandbox import broker as broker_module
-from interface.sandbox.broker import Broker
+from interface.sandbox.broker import Broker as StandInBroker
 from interface.sandbox.broker_facts import TopicCreated
 from interface.sandbox.broker_journal import CorruptJournalError, JournalInUseError
 from interface.sandbox.broker_protocol import Code
 from interface.sandbox.broker_state import JOURNAL, Store
+from tests.brokers import (
+    PARTITIONS,
+    PATIENCE_S,
+    Broker,
+    StandIn,
+    administering,
+    closing,
+    consuming,
+    named_broker,
+    new_topic,
+    producing,
+    read_all,
+    started_broker,
+    transacting,
+    unique,
+)
 
-PATIENCE_S = 20.0
 RETRY_S = 0.05
-PARTITIONS = 4
+NOT_YET = {
+    error.errno for error in (NotLeaderForPartitionError, UnknownTopicOrPartitionError, CoordinatorLoadInProgressError)
+}
+"""What clients are told to ask again for: of a topic that was just made, and of a broker that just started."""
 NEWS = threading.Condition()
 """Told by every member of a group after each of its polls."""
 
@@ -142,7 +159,7 @@ def test_a_committed_transaction_is_read_and_an_aborted_one_is_not(kafka: str, t
             producer.flush(PATIENCE_S)
             producer.commit_transaction() if commits else producer.abort_transaction()
 
-    committed = read_all(kafka, topic, isolation_level="read_committed")
+    committed = read_all(kafka, topic, 2 * PARTITIONS, isolation_level="read_committed")
     everything = read_all(kafka, topic, isolation_level="read_uncommitted")
 
     for partition in range(PARTITIONS):
@@ -160,7 +177,7 @@ def test_an_open_transaction_holds_back_what_was_sent_after_it(kafka: str, topic
         assert values(read_all(kafka, topic)) == [b"open", b"later"]
         producer.commit_transaction()
 
-    assert values(read_all(kafka, topic, isolation_level="read_committed")) == [b"open", b"later"]
+    assert values(read_all(kafka, topic, 2, isolation_level="read_committed")) == [b"open", b"later"]
 
 
 def test_a_newer_producer_of_a_transactional_id_fences_the_older(kafka: str, topic: str) -> None:
@@ -175,7 +192,7 @@ def test_a_newer_producer_of_a_transactional_id_fences_the_older(kafka: str, top
         with pytest.raises(ProducerFencedError):
             older.commit_transaction()
 
-    assert values(read_all(kafka, topic, isolation_level="read_committed")) == [b"newer"]
+    assert values(read_all(kafka, topic, 1, isolation_level="read_committed")) == [b"newer"]
 
 
 def test_offsets_are_committed_with_their_transaction_or_not_at_all(kafka: str, topic: str) -> None:
@@ -190,7 +207,7 @@ def test_offsets_are_committed_with_their_transaction_or_not_at_all(kafka: str, 
         producer.send_offsets_to_transaction({place: OffsetAndMetadata(9, "kept", -1)}, group)
         assert consumer.committed(place) is None
         producer.commit_transaction()
-        assert consumer.committed(place) == 9
+        await_that(lambda: consumer.committed(place) == 9)  # it is decided now, and told a moment later
 
 
 def test_an_offset_that_is_about_to_change_is_not_told_to_who_reads_committed(kafka: str, topic: str) -> None:
@@ -272,31 +289,22 @@ def test_an_unknown_topic_config_is_refused(admin: Any) -> None:
         admin.create_topics({unique("topic"): {"num_partitions": 1, "configs": {"clean.policy": "compact"}}})
 
 
-# ── What the stand-in promises besides ────────────────────────────────────────────────────────────────────
+# ── What it does when it is killed, or its clients are ────────────────────────────────────────────────────────
 
 
-def test_a_topic_that_is_written_to_is_created_with_four_partitions(shared: "StandIn") -> None:
-    name = unique("topic")
-    with producing(shared.address) as producer:
-        producer.send(name, value=b"v").get(PATIENCE_S)
-
-    with consuming(shared.address) as consumer:
-        assert consumer.partitions_for_topic(name) == {0, 1, 2, 3}
-
-
-def test_a_killed_broker_loses_and_doubles_nothing_that_it_acknowledged(stand_in: "StandIn") -> None:
+def test_a_killed_broker_loses_and_doubles_nothing_that_it_acknowledged(mortal: Broker) -> None:
     name, count = unique("topic"), 4_000
     acknowledged: list[Any] = []
-    with producing(stand_in.address, batch_size=2_000, linger_ms=1) as producer:
+    with producing(mortal.address, batch_size=2_000, linger_ms=1) as producer:
         for number in range(count):
             acknowledged.append(producer.send(name, key=b"%d" % (number % 11), value=b"%d" % number))
             if number in {1_000, 2_000, 3_000}:
                 acknowledged[number // 2].get(PATIENCE_S)
-                stand_in.kill()
-                stand_in.start()
+                mortal.kill()
+                mortal.start()
         places = [future.get(PATIENCE_S) for future in acknowledged]
 
-    read = read_all(stand_in.address, name)
+    read = read_all(mortal.address, name)
 
     assert {(r.partition, r.offset): r.value for r in read} == {
         (place.partition, place.offset): b"%d" % number for number, place in enumerate(places)
@@ -307,80 +315,82 @@ def test_a_killed_broker_loses_and_doubles_nothing_that_it_acknowledged(stand_in
         assert numbers == sorted(numbers)
 
 
-def test_a_killed_broker_still_knows_what_a_producer_sent_last(stand_in: "StandIn") -> None:
-    name = new_topic(stand_in.address)
-    with Wire(stand_in.address) as wire:
+def test_a_killed_broker_still_knows_what_a_producer_sent_last(mortal: Broker) -> None:
+    name = new_topic(mortal.address)
+    with Wire(mortal.address) as wire:
         producer_id, epoch = wire.producer_id()
         for sequence in range(4):
             wire.produce(name, producer_id, epoch, sequence=sequence, values=[b"%d" % sequence])
 
-    stand_in.kill()
-    stand_in.start()
+    mortal.kill()
+    mortal.start()
 
-    with Wire(stand_in.address) as wire:
+    with Wire(mortal.address) as wire:
         assert wire.producer_id()[0] > producer_id
-        again = wire.produce(name, producer_id, epoch, sequence=2, values=[b"2"])
+        again = wire.produce(name, producer_id, epoch, sequence=3, values=[b"3"])
+        earlier = wire.produce(name, producer_id, epoch, sequence=2, values=[b"2"])
         skipped = wire.produce(name, producer_id, epoch, sequence=5, values=[b"5"])
         following = wire.produce(name, producer_id, epoch, sequence=4, values=[b"4"])
-    assert again == (Code.NONE, 2)
+    assert again == (Code.NONE, 3)
+    assert earlier[0] == Code.OUT_OF_ORDER_SEQUENCE_NUMBER
     assert skipped[0] == Code.OUT_OF_ORDER_SEQUENCE_NUMBER
     assert following == (Code.NONE, 4)
 
 
 def test_a_transaction_stays_open_while_the_broker_is_killed_and_can_be_committed(
-    stand_in: "StandIn",
+    mortal: Broker,
 ) -> None:
-    name, group = new_topic(stand_in.address), unique("group")
-    with transacting(stand_in.address) as producer:
+    name, group = new_topic(mortal.address), unique("group")
+    with transacting(mortal.address) as producer:
         producer.begin_transaction()
         producer.send(name, partition=0, value=b"before").get(PATIENCE_S)
         offsets = {TopicPartition(name, 1): OffsetAndMetadata(5, "", -1)}
         producer.send_offsets_to_transaction(offsets, group)
 
-        stand_in.kill()
-        stand_in.start()
+        mortal.kill()
+        mortal.start()
 
-        assert read_all(stand_in.address, name, isolation_level="read_committed") == []
+        assert read_all(mortal.address, name, isolation_level="read_committed") == []
         producer.send(name, partition=2, value=b"after").get(PATIENCE_S)
         producer.commit_transaction()
 
-    stand_in.kill()
-    stand_in.start()
+    mortal.kill()
+    mortal.start()
 
-    read = read_all(stand_in.address, name, isolation_level="read_committed")
+    read = read_all(mortal.address, name, 2, isolation_level="read_committed")
     assert sorted(values(read)) == [b"after", b"before"]
-    with consuming(stand_in.address, group_id=group) as consumer:
-        assert consumer.committed(TopicPartition(name, 1)) == 5
+    with consuming(mortal.address, group_id=group) as consumer:
+        await_that(lambda: consumer.committed(TopicPartition(name, 1)) == 5)
 
 
-def test_a_killed_broker_still_fences_and_still_hides_what_was_aborted(stand_in: "StandIn") -> None:
-    name, transactional_id = new_topic(stand_in.address), unique("tx")
-    with transacting(stand_in.address, transactional_id=transactional_id) as older:
+def test_a_killed_broker_still_fences_and_still_hides_what_was_aborted(mortal: Broker) -> None:
+    name, transactional_id = new_topic(mortal.address), unique("tx")
+    with transacting(mortal.address, transactional_id=transactional_id) as older:
         older.begin_transaction()
         older.send(name, partition=0, value=b"aborted").get(PATIENCE_S)
-        with transacting(stand_in.address, transactional_id=transactional_id):
-            stand_in.kill()
-            stand_in.start()
+        with transacting(mortal.address, transactional_id=transactional_id):
+            mortal.kill()
+            mortal.start()
         with pytest.raises(KafkaError):
             older.commit_transaction()
 
-    assert read_all(stand_in.address, name, isolation_level="read_committed") == []
-    assert values(read_all(stand_in.address, name)) == [b"aborted"]
+    assert read_all(mortal.address, name, isolation_level="read_committed") == []
+    assert values(read_all(mortal.address, name)) == [b"aborted"]
 
 
-def test_a_killed_broker_still_has_its_topics_configs_and_committed_offsets(stand_in: "StandIn") -> None:
-    name = new_topic(stand_in.address, partitions=2, configs={"cleanup.policy": "compact"})
-    gone, group = new_topic(stand_in.address), unique("group")
+def test_a_killed_broker_still_has_its_topics_configs_and_committed_offsets(mortal: Broker) -> None:
+    name = new_topic(mortal.address, partitions=2, configs={"cleanup.policy": "compact"})
+    gone, group = new_topic(mortal.address), unique("group")
     place = TopicPartition(name, 1)
-    with administering(stand_in.address) as admin, consuming(stand_in.address, group_id=group) as consumer:
+    with administering(mortal.address) as admin, consuming(mortal.address, group_id=group) as consumer:
         admin.delete_topics([gone])
         consumer.assign([place])
         consumer.commit({place: OffsetAndMetadata(3, "a note", -1)})
 
-    stand_in.kill()
-    stand_in.start()
+    mortal.kill()
+    mortal.start()
 
-    with administering(stand_in.address) as admin, consuming(stand_in.address, group_id=group) as consumer:
+    with administering(mortal.address) as admin, consuming(mortal.address, group_id=group) as consumer:
         (described,) = admin.describe_topics([name])
         configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
         assert gone not in admin.list_topics()
@@ -389,8 +399,114 @@ def test_a_killed_broker_still_has_its_topics_configs_and_committed_offsets(stan
         assert consumer.committed(place, metadata=True)[:2] == (3, "a note")
 
 
+def test_a_transaction_whose_producer_is_gone_is_aborted_when_its_time_is_over(mortal: Broker) -> None:
+    name = new_topic(mortal.address)
+    with transacting(mortal.address, transaction_timeout_ms=300) as producer:
+        producer.begin_transaction()
+        producer.send(name, partition=0, value=b"abandoned").get(PATIENCE_S)
+        with producing(mortal.address) as other:
+            other.send(name, partition=0, value=b"waiting").get(PATIENCE_S)
+        with consuming(mortal.address, isolation_level="read_committed") as consumer:
+            consumer.assign([TopicPartition(name, 0)])
+            seen: list[bytes] = []
+            await_that(lambda: bool(seen), consumer, into=seen)
+        with pytest.raises(KafkaError):
+            producer.commit_transaction()
+
+    assert seen == [b"waiting"]
+    assert values(read_all(mortal.address, name, isolation_level="read_committed")) == [b"waiting"]
+
+
+def test_a_transaction_that_was_open_when_the_broker_was_killed_runs_out_of_time(mortal: Broker) -> None:
+    name = new_topic(mortal.address)
+    with transacting(mortal.address, transaction_timeout_ms=1_000) as producer:
+        producer.begin_transaction()
+        producer.send(name, partition=0, value=b"abandoned").get(PATIENCE_S)
+        mortal.kill()
+        mortal.start()
+        with consuming(mortal.address, isolation_level="read_committed") as consumer:
+            place = TopicPartition(name, 0)
+            await_that(lambda: consumer.end_offsets([place]) == {place: 2}, consumer)
+        with pytest.raises(KafkaError):
+            producer.commit_transaction()
+
+
+def test_a_member_that_falls_silent_loses_its_partitions(mortal: Broker) -> None:
+    name, group = new_topic(mortal.address), unique("group")
+    with Member(mortal.address, name, group) as member, Wire(mortal.address) as wire:
+        await_news(lambda: len(member.assigned) == PARTITIONS)
+        silent = wire.join(group, member.subscription, session_ms=400)
+        assert silent.error_code == Code.NONE
+        await_news(lambda: member.generation > silent.generation_id and len(member.assigned) == PARTITIONS)
+
+        assert wire.heartbeat(group, silent.member_id, silent.generation_id) == Code.UNKNOWN_MEMBER_ID
+
+
+def test_a_group_goes_on_after_the_broker_was_killed(mortal: Broker) -> None:
+    name, group = new_topic(mortal.address), unique("group")
+    with producing(mortal.address) as producer, Member(mortal.address, name, group) as member:
+        producer.send(name, partition=0, value=b"before").get(PATIENCE_S)
+        await_news(lambda: member.read == [b"before"])
+
+        mortal.kill()
+        mortal.start()
+
+        producer.send(name, partition=0, value=b"after").get(PATIENCE_S)
+        await_news(lambda: member.read == [b"before", b"after"])
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nHost: kafka\r\n\r\n", id="another protocol"),
+        pytest.param(struct.pack(">i", -1), id="a negative length"),
+        pytest.param(struct.pack(">i", 17 * 1024 * 1024), id="more than a request may have"),
+        pytest.param(struct.pack(">ih", 2, 0), id="half a header"),
+        pytest.param(struct.pack(">ihhi", 8, 999, 0, 1), id="an unknown request"),
+        pytest.param(struct.pack(">ihhi", 8, 0, 99, 1), id="an unknown version"),
+        pytest.param(struct.pack(">ihhih", 200, 0, 9, 1, -1) + b"\xff" * 190, id="a request of garbage"),
+        pytest.param(struct.pack(">ihhihi", 14, 3, 1, 1, -1, 2**31 - 1), id="a list with no end"),
+    ],
+)
+def test_garbage_closes_its_own_connection_and_hurts_nobody_else(mortal: Broker, garbage: bytes) -> None:
+    name = new_topic(mortal.address)
+    with producing(mortal.address) as producer:
+        producer.send(name, partition=0, value=b"before").get(PATIENCE_S)
+        with socket.create_connection(("127.0.0.1", mortal.port), PATIENCE_S) as stranger:
+            stranger.sendall(garbage)
+            assert stranger.recv(1) == b""
+        producer.send(name, partition=0, value=b"after").get(PATIENCE_S)
+
+    assert values(read_all(mortal.address, name)) == [b"before", b"after"]
+
+
+# ── What the stand-in promises besides ────────────────────────────────────────────────────────────────────
+
+
+def test_a_topic_that_is_written_to_is_created_with_four_partitions(shared: StandIn) -> None:
+    name = unique("topic")
+    with producing(shared.address) as producer:
+        producer.send(name, value=b"v").get(PATIENCE_S)
+
+    with consuming(shared.address) as consumer:
+        assert consumer.partitions_for_topic(name) == {0, 1, 2, 3}
+
+
+def test_the_time_that_a_broker_is_away_is_time_of_its_transactions(stand_in: StandIn) -> None:
+    name, timeout_ms = new_topic(stand_in.address), 200
+    with transacting(stand_in.address, transaction_timeout_ms=timeout_ms) as producer:
+        producer.begin_transaction()
+        producer.send(name, partition=0, value=b"abandoned").get(PATIENCE_S)
+        stand_in.kill()
+        time.sleep(timeout_ms / 1000)
+        stand_in.start()
+        with consuming(stand_in.address, isolation_level="read_committed") as consumer:
+            place = TopicPartition(name, 0)
+            assert consumer.end_offsets([place]) == {place: 2}
+
+
 @pytest.mark.parametrize("lost_bytes", [1, 80])
-def test_a_torn_last_journal_record_is_cut_off(stand_in: "StandIn", lost_bytes: int) -> None:
+def test_a_torn_last_journal_record_is_cut_off(stand_in: StandIn, lost_bytes: int) -> None:
     name = new_topic(stand_in.address)
     with Wire(stand_in.address) as wire:
         producer_id, epoch = wire.producer_id()
@@ -433,90 +549,8 @@ def test_two_brokers_never_share_a_journal(tmp_path: Path) -> None:
     Store(tmp_path).close()
 
 
-def test_a_transaction_whose_producer_is_gone_is_aborted_when_its_time_is_over(shared: "StandIn") -> None:
-    name = new_topic(shared.address)
-    with transacting(shared.address, transaction_timeout_ms=300) as producer:
-        producer.begin_transaction()
-        producer.send(name, partition=0, value=b"abandoned").get(PATIENCE_S)
-        with producing(shared.address) as other:
-            other.send(name, partition=0, value=b"waiting").get(PATIENCE_S)
-        with consuming(shared.address, isolation_level="read_committed") as consumer:
-            consumer.assign([TopicPartition(name, 0)])
-            seen: list[bytes] = []
-            await_that(lambda: bool(seen), consumer, into=seen)
-        with pytest.raises(KafkaError):
-            producer.commit_transaction()
-
-    assert seen == [b"waiting"]
-    assert values(read_all(shared.address, name, isolation_level="read_committed")) == [b"waiting"]
-
-
-def test_the_time_of_a_transaction_begins_again_after_a_restart(stand_in: "StandIn") -> None:
-    name = new_topic(stand_in.address)
-    with transacting(stand_in.address, transaction_timeout_ms=1_000) as producer:
-        producer.begin_transaction()
-        producer.send(name, partition=0, value=b"abandoned").get(PATIENCE_S)
-        stand_in.kill()
-        stand_in.start()
-        with consuming(stand_in.address, isolation_level="read_committed") as consumer:
-            place = TopicPartition(name, 0)
-            assert consumer.end_offsets([place]) == {place: 0}
-            await_that(lambda: consumer.end_offsets([place]) == {place: 2}, consumer)
-        with pytest.raises(KafkaError):
-            producer.commit_transaction()
-
-
-def test_a_member_that_falls_silent_loses_its_partitions(shared: "StandIn") -> None:
-    name, group = new_topic(shared.address), unique("group")
-    with Member(shared.address, name, group) as member, Wire(shared.address) as wire:
-        await_news(lambda: len(member.assigned) == PARTITIONS)
-        silent = wire.join(group, member.subscription, session_ms=400)
-        assert silent.error_code == Code.NONE
-        await_news(lambda: member.generation > silent.generation_id and len(member.assigned) == PARTITIONS)
-
-        assert wire.heartbeat(group, silent.member_id, silent.generation_id) == Code.UNKNOWN_MEMBER_ID
-
-
-def test_a_group_goes_on_after_the_broker_was_killed(stand_in: "StandIn") -> None:
-    name, group = new_topic(stand_in.address), unique("group")
-    with producing(stand_in.address) as producer, Member(stand_in.address, name, group) as member:
-        producer.send(name, partition=0, value=b"before").get(PATIENCE_S)
-        await_news(lambda: member.read == [b"before"])
-
-        stand_in.kill()
-        stand_in.start()
-
-        producer.send(name, partition=0, value=b"after").get(PATIENCE_S)
-        await_news(lambda: member.read == [b"before", b"after"])
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        pytest.param(b"GET / HTTP/1.1\r\nHost: kafka\r\n\r\n", id="another protocol"),
-        pytest.param(struct.pack(">i", -1), id="a negative length"),
-        pytest.param(struct.pack(">i", 17 * 1024 * 1024), id="more than a request may have"),
-        pytest.param(struct.pack(">ih", 2, 0), id="half a header"),
-        pytest.param(struct.pack(">ihhi", 8, 999, 0, 1), id="an unknown request"),
-        pytest.param(struct.pack(">ihhi", 8, 0, 99, 1), id="an unknown version"),
-        pytest.param(struct.pack(">ihhih", 200, 0, 9, 1, -1) + b"\xff" * 190, id="a request of garbage"),
-        pytest.param(struct.pack(">ihhihi", 14, 3, 1, 1, -1, 2**31 - 1), id="a list with no end"),
-    ],
-)
-def test_garbage_closes_its_own_connection_and_hurts_nobody_else(shared: "StandIn", garbage: bytes) -> None:
-    name = new_topic(shared.address)
-    with producing(shared.address) as producer:
-        producer.send(name, partition=0, value=b"before").get(PATIENCE_S)
-        with socket.create_connection(("127.0.0.1", shared.port), PATIENCE_S) as stranger:
-            stranger.sendall(garbage)
-            assert stranger.recv(1) == b""
-        producer.send(name, partition=0, value=b"after").get(PATIENCE_S)
-
-    assert values(read_all(shared.address, name)) == [b"before", b"after"]
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_broker_that_is_asked_to_stop_does_so_cleanly(stand_in: "StandIn", number: signal.Signals) -> None:
+def test_a_broker_that_is_asked_to_stop_does_so_cleanly(stand_in: StandIn, number: signal.Signals) -> None:
     with producing(stand_in.address) as producer:
         producer.send(unique("topic"), value=b"v").get(PATIENCE_S)
         stand_in.process.send_signal(number)
@@ -542,7 +576,7 @@ def test_a_broker_runs_in_an_event_loop_and_refuses_more_connections_than_its_li
     monkeypatch.setattr(broker_module, "MAX_CONNECTIONS", 1)
 
     async def scenario() -> tuple[bytes, bytes]:
-        broker = Broker()
+        broker = StandInBroker()
         port = await broker.start("127.0.0.1", 0, tmp_path)
         streams = [await asyncio.open_connection("127.0.0.1", port)]
         streams[0][1].write(struct.pack(">ihhih", 10, 18, 0, 1, -1))
@@ -560,37 +594,6 @@ def test_a_broker_runs_in_an_event_loop_and_refuses_more_connections_than_its_li
 
 
 # ── Clients and brokers ───────────────────────────────────────────────────────────────────────────────────
-
-
-class StandIn:
-    """The stand-in as a process of its own, on one directory, and on one port over all its lives."""
-
-    def __init__(self, data: Path, alive_fd: int | None = None) -> None:
-        self.journal = data / JOURNAL
-        self.port = 0
-        self._alive_fd = alive_fd
-        self.start()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "interface.sandbox.broker"]
-        command += ["--port", str(self.port), "--data", str(self.journal.parent)]
-        command += [] if self._alive_fd is None else ["--alive-fd", str(self._alive_fd)]
-        inherited = () if self._alive_fd is None else (self._alive_fd,)
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=inherited, text=True)
-        assert self.process.stdout is not None
-        word, port = self.process.stdout.readline().split()
-        assert word == "ready"
-        self.port = int(port)
-
-    def kill(self) -> None:
-        assert self.process.stdout is not None
-        self.process.kill()
-        self.process.wait(PATIENCE_S)
-        self.process.stdout.close()
 
 
 class Wire:
@@ -617,9 +620,12 @@ class Wire:
             return response.decode(stream.read(length), version=version, header=True)
 
     def producer_id(self) -> tuple[int, int]:
-        self.send(InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=0), 2)
-        answer = self.receive(InitProducerIdResponse, 2)
-        return answer.producer_id, answer.producer_epoch
+        while True:
+            self.send(InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=0), 2)
+            answer = self.receive(InitProducerIdResponse, 2)
+            if answer.error_code not in NOT_YET:
+                return answer.producer_id, answer.producer_epoch
+            time.sleep(RETRY_S)
 
     def produce(  # each is a field of the batch
         self, topic: str, producer_id: int, epoch: int, *, sequence: int, values: list[bytes], damage: bool = False
@@ -628,23 +634,24 @@ class Wire:
         identity = {"producer_id": producer_id, "producer_epoch": epoch, "base_sequence": sequence}
         builder = MemoryRecordsBuilder(magic=2, compression_type=0, batch_size=100_000, **identity)
         for value in values:
-            builder.append(1, None, value)
+            builder.append(time.time_ns() // 1_000_000, None, value)
         builder.close()
         records = bytearray(builder.buffer())
         records[-2] ^= int(damage)
         data = ProduceRequest.TopicProduceData
         partition = data.PartitionProduceData(index=0, records=bytes(records))
-        self.send(
-            ProduceRequest(
-                transactional_id=None,
-                acks=-1,
-                timeout_ms=10_000,
-                topic_data=[data(name=topic, partition_data=[partition])],
-            ),
-            8,
+        request = ProduceRequest(
+            transactional_id=None,
+            acks=-1,
+            timeout_ms=10_000,
+            topic_data=[data(name=topic, partition_data=[partition])],
         )
-        (answer,) = self.receive(ProduceResponse, 8).responses[0].partition_responses
-        return answer.error_code, answer.base_offset
+        while True:
+            self.send(request, 8)
+            (answer,) = self.receive(ProduceResponse, 8).responses[0].partition_responses
+            if answer.error_code not in NOT_YET:
+                return answer.error_code, answer.base_offset
+            time.sleep(RETRY_S)
 
     def join(self, group: str, subscription: bytes, *, session_ms: int) -> Any:
         protocol = JoinGroupRequest.JoinGroupRequestProtocol
@@ -712,63 +719,6 @@ class Member:
                     NEWS.notify_all()
 
 
-class closing:  # noqa: N801 - reads like contextlib's, and closes twice without harm
-    """Closes a client without waiting for what a broken one still wants to send."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __enter__(self) -> Any:
-        return self._client
-
-    def __exit__(self, failure: object, *_: object) -> None:
-        if isinstance(self._client, KafkaProducer):
-            self._client.close(timeout=0 if failure else PATIENCE_S)
-        else:
-            self._client.close()
-
-
-def producing(kafka: str, **config: Any) -> closing:
-    settings = {"acks": "all", "enable_idempotence": True, "retry_backoff_ms": 20, "linger_ms": 0}
-    settings |= {"reconnect_backoff_ms": 20, "reconnect_backoff_max_ms": 100}
-    return closing(KafkaProducer(bootstrap_servers=kafka, **(settings | config)))
-
-
-def transacting(kafka: str, **config: Any) -> closing:
-    client = producing(kafka, **({"transactional_id": unique("tx")} | config))
-    client._client.init_transactions()
-    return client
-
-
-def consuming(kafka: str, **config: Any) -> closing:
-    settings = {"auto_offset_reset": "earliest", "enable_auto_commit": False, "fetch_max_wait_ms": 50}
-    return closing(KafkaConsumer(bootstrap_servers=kafka, **(settings | config)))
-
-
-def administering(kafka: str) -> closing:
-    return closing(KafkaAdminClient(bootstrap_servers=kafka))
-
-
-def read_all(kafka: str, topic: str, **config: Any) -> list[Any]:
-    """Every message there is at the moment, each partition's in its order."""
-    with consuming(kafka, **config) as consumer:
-        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
-        consumer.assign(places)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(places)
-        read: list[Any] = []
-
-        def at_the_end() -> bool:
-            return all(consumer.position(place) >= ends[place] for place in places)
-
-        deadline = time.monotonic() + PATIENCE_S
-        while True:  # at least one look, at what should not be there
-            read += itertools.chain.from_iterable(consumer.poll(timeout_ms=100).values())
-            if at_the_end():
-                return read
-            assert time.monotonic() < deadline, f"{len(read)} messages, ends {ends}"
-
-
 def await_that(condition: Callable[[], bool], *consumers: Any, into: list[bytes] | None = None) -> None:
     """Poll the consumers until it is true; what they read is kept in `into`."""
     deadline = time.monotonic() + PATIENCE_S
@@ -790,17 +740,6 @@ def values(records: list[Any]) -> list[bytes]:
     return [record.value for record in records]
 
 
-def unique(word: str) -> str:
-    return f"{word}-{uuid.uuid4().hex[:12]}"
-
-
-def new_topic(kafka: str, partitions: int = PARTITIONS, configs: dict[str, str] | None = None) -> str:
-    name = unique("topic")
-    with administering(kafka) as admin:
-        admin.create_topics({name: {"num_partitions": partitions, "configs": configs or {}}})
-    return name
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
     """A stand-in that no test harms."""
@@ -818,10 +757,16 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of the kind under test, to kill; the next test finds it alive again."""
+    with started_broker(tmp_path_factory.mktemp("mortal")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
 def kafka(request: pytest.FixtureRequest) -> str:
-    """The broker under test: a real one where the environment names it."""
-    real = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-    return real or str(request.getfixturevalue("shared").address)
+    """The broker under test."""
+    return named_broker() or str(request.getfixturevalue("shared").address)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ FACT_MEMBERS = {
 AUTHENTICATED = "pm_card_threeDSecure2Required"
 # Enough for the first attempt and every retry of it, so that the outcome stays unknown.
 FOR_GOOD = 20
+FOR_EVER = 0
 
 
 def unique(word: str) -> str:
@@ -33,6 +34,17 @@ def unique(word: str) -> str:
 
 def money(payment: dict[str, Any]) -> dict[str, int]:
     return {name: payment[name] for name in ("amount", "amount_capturable", "amount_captured", "amount_refunded")}
+
+
+def everything_of(system: System, customer: str) -> dict[str, list[str]]:
+    """The facts of every payment of a customer; beside them the log may grow, as what others left open is ended."""
+    found = system.found("/v1/payments", customer=customer, after=system.end_of_log())["payments"]
+    return {payment["id"]: system.history(payment["id"]) for payment in found}
+
+
+def intents_of(system: System, payment: dict[str, Any]) -> list[dict[str, Any]]:
+    """What Stripe has of a payment."""
+    return [one for one in system.state()["payment_intents"] if payment["id"] in one["metadata"].values()]
 
 
 def authenticate(payment: dict[str, Any], outcome: str) -> None:
@@ -215,17 +227,17 @@ def test_money_that_waits_for_the_cardholder_cannot_be_captured(system: System) 
 
 
 def test_a_wish_sent_again_is_answered_again_and_done_once(system: System) -> None:
-    key = unique("key")
-    first = system.pay(key=key)
+    key, customer = unique("key"), unique("customer")
+    first = system.pay(key=key, customer=customer)
     payment = made(first)
     assert "Idempotent-Replayed" not in first.headers
     system.moved(payment, "captures", amount=1_00)
-    before = system.facts_in_log()
-    again = system.pay(key=key)
+    before = everything_of(system, customer)
+    again = system.pay(key=key, customer=customer)
     assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
     assert again.json() == payment, "the first answer, though the payment has moved on"
     assert (again.headers["ETag"], position(again)) == (first.headers["ETag"], position(first))
-    assert system.facts_in_log() == before
+    assert everything_of(system, customer) == before
     assert system.payment(payment["id"], after=position(again))["amount_captured"] in {0, 1_00}
 
 
@@ -239,7 +251,7 @@ def test_a_movement_sent_again_is_answered_again_and_done_once(system: System, o
         system.moved(payment, operation, amount=1_00)
     again = system.post(path, body, key=key)
     assert (again.status_code, again.headers["Idempotent-Replayed"], again.json()) == (200, "true", first)
-    assert system.amount_at_stripe(payment) == money(system.payment(payment["id"], after=system.facts_in_log()))
+    assert system.amount_at_stripe(payment) == money(system.payment(payment["id"], after=system.end_of_log()))
     other = system.post(path, body | {"reason": "twice"}, key=key)
     problem(other, 422)
 
@@ -247,11 +259,13 @@ def test_a_movement_sent_again_is_answered_again_and_done_once(system: System, o
 def test_a_decline_sent_again_is_declined_again_without_asking_stripe(system: System) -> None:
     key = unique("key")
     first = system.pay(key=key, payment_method="pm_card_visa_chargeDeclined")
-    before = len(system.state()["payment_intents"])
+    payment = problem(first, 402)["payment"]
+    before = intents_of(system, payment)
     again = system.pay(key=key, payment_method="pm_card_visa_chargeDeclined")
     assert problem(again, 402) == problem(first, 402)
     assert again.headers["Idempotent-Replayed"] == "true"
-    assert len(system.state()["payment_intents"]) == before
+    assert len(before) == 1
+    assert intents_of(system, payment) == before
 
 
 def test_the_order_of_members_and_white_space_make_no_other_body(system: System) -> None:
@@ -264,12 +278,12 @@ def test_the_order_of_members_and_white_space_make_no_other_body(system: System)
 
 
 def test_a_key_with_another_body_is_refused(system: System) -> None:
-    key = unique("key")
-    payment = system.paid(key=key)
-    before = system.facts_in_log()
+    key, customer = unique("key"), unique("customer")
+    payment = system.paid(key=key, customer=customer)
+    before = everything_of(system, customer)
     for other in ({"amount": 100_98}, {"currency": "eur"}, {"metadata": {"a": "b"}}, {"description": ""}):
-        problem(system.pay(key=key, **other), 422)
-    assert system.facts_in_log() == before
+        problem(system.pay(key=key, **{"customer": customer} | other), 422)
+    assert everything_of(system, customer) == before
     assert system.payment(payment["id"])["version"] == payment["version"]
 
 
@@ -290,7 +304,6 @@ def test_the_same_key_on_another_payment_is_another_movement(system: System) -> 
 
 def test_fifty_clicks_at_once_make_one_payment(system: System) -> None:
     key, customer = unique("key"), unique("customer")
-    before = len(system.state()["payment_intents"])
     together = threading.Barrier(CLICKS)
 
     def click(_: int) -> httpx.Response:
@@ -303,8 +316,8 @@ def test_fifty_clicks_at_once_make_one_payment(system: System) -> None:
     assert len([answer for answer in answers if answer.status_code == 201]) == 1
     [payment] = (answer.json() for answer in answers if answer.status_code == 201)
     assert {answer.json()["id"] for answer in answers if answer.is_success} == {payment["id"]}
-    assert len(system.state()["payment_intents"]) == before + 1
-    assert system.history(payment["id"]) == ["AuthorizationStarted", "Authorized", "Captured"]
+    assert len(intents_of(system, payment)) == 1
+    assert everything_of(system, customer) == {payment["id"]: ["AuthorizationStarted", "Authorized", "Captured"]}
     assert system.pay(key=key, customer=customer, capture="automatic").json() == payment
 
 
@@ -331,12 +344,13 @@ def test_an_unknown_outcome_is_pending_never_failed(system: System, mode: dict[s
     assert answer.status_code == 202, answer.text
     payment = answer.json()
     assert (payment["status"], payment["amount_authorized"], payment["failure"]) == ("pending", 0, None)
-    assert system.history(payment["id"]) == ["AuthorizationStarted"]
-    assert system.payment(payment["id"], after=position(answer)) == payment
+    # Stripe may have told by now that the money is held; that it is not, nobody may have guessed.
+    found = system.payment(payment["id"], after=position(answer))
+    assert found == payment or found["status"] == "authorized"
+    assert system.history(payment["id"]) in (["AuthorizationStarted"], ["AuthorizationStarted", "Authorized"])
     again = system.pay(key=key)
     assert again.status_code in {200, 202, 409}, again.text
-    intents = system.state()["payment_intents"]
-    assert len([intent for intent in intents if payment["id"] in intent["metadata"].values()]) <= 1
+    assert len(intents_of(system, payment)) <= 1
 
 
 @pytest.mark.parametrize("operation", ["captures", "refunds", "void"])
@@ -344,14 +358,14 @@ def test_while_the_outcome_of_a_movement_is_unknown_no_other_starts(system: Syst
     payment = system.paid(capture="automatic" if operation == "refunds" else "manual")
     call = {"captures": "/capture", "refunds": "/v1/refunds", "void": "/cancel"}[operation]
     match = f"POST {call}" if operation == "refunds" else f"POST /v1/payment_intents/{_intent(payment)}{call}"
-    with system.fault(match, "error", status=500, times=FOR_GOOD):
+    with system.fault(match, "error", status=500, times=FOR_EVER):  # recovery finds out no more than we do
         answer = system.move(payment, operation)
-    assert answer.status_code == 202, answer.text
-    assert system.history(payment["id"])[-1].endswith("Started")
-    before = system.facts_in_log()
-    for other in ("captures", "refunds", "void"):
-        problem(system.move(payment, other), 409)
-    assert system.facts_in_log() == before
+        assert answer.status_code == 202, answer.text
+        before = system.history(payment["id"])
+        assert before[-1].endswith("Started")
+        for other in ("captures", "refunds", "void"):
+            problem(system.move(payment, other), 409)
+        assert system.history(payment["id"]) == before
 
 
 def _intent(payment: dict[str, Any]) -> str:
@@ -364,8 +378,7 @@ def test_a_lost_reply_is_asked_for_again_and_moves_the_money_once(system: System
     payment = answer.json()
     assert answer.status_code in {201, 202}, answer.text
     assert payment["status"] in {"captured", "pending"}
-    intents = [i for i in system.state()["payment_intents"] if payment["id"] in i["metadata"].values()]
-    assert [intent["amount_received"] for intent in intents] == [100_99]
+    assert [intent["amount_received"] for intent in intents_of(system, payment)] == [100_99]
 
 
 def test_a_command_in_flight_is_visible_and_not_started_twice(system: System) -> None:
@@ -397,10 +410,10 @@ def test_the_etag_is_the_version_and_a_command_may_insist_on_it(system: System) 
     path = f"/v1/payments/{payment['id']}"
     after = system.post(f"{path}/captures", {"amount": 1_00}, If_Match=answer.headers["ETag"])
     assert made(after)["version"] == len(system.facts(payment["id"]))
-    before = system.facts_in_log()
+    before = system.history(payment["id"])
     for operation in ("captures", "refunds", "void"):
         problem(system.post(f"{path}/{operation}", If_Match=answer.headers["ETag"]), 412)
-    assert system.facts_in_log() == before
+    assert system.history(payment["id"]) == before
     made(system.post(f"{path}/captures", {"amount": 1_00}, If_Match=after.headers["ETag"]))
 
 
@@ -605,11 +618,12 @@ def test_a_token_needs_the_scope_of_what_it_asks(system: System) -> None:
     reader, writer, auditor = (
         system.new_token("scoped", *scopes) for scopes in (["read:payment"], ["write:payment"], ["audit"])
     )
-    payment = system.paid()
-    before = system.facts_in_log()
-    problem(system.pay(token=reader), 403)
+    customer = unique("customer")
+    payment = system.paid(customer=customer)
+    before = everything_of(system, customer)
+    problem(system.pay(token=reader, customer=customer), 403)
     problem(system.post(f"/v1/payments/{payment['id']}/captures", token=reader), 403)
-    assert system.facts_in_log() == before
+    assert everything_of(system, customer) == before
     for path in ("/v1/payments", f"/v1/payments/{payment['id']}", f"/v1/payments/{payment['id']}/events", "/v1/orders"):
         for token in (writer, auditor):
             problem(system.http.get(path, headers={"Authorization": f"Bearer {token}"}), 403)

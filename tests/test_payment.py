@@ -724,7 +724,7 @@ def busy(count: int) -> tuple[PaymentFact, ...]:
     return (*AUTHORIZED, *tries, capture_started("last"))
 
 
-@pytest.mark.parametrize("wish", [authorize("more"), Capture("more"), Void("more"), Refund("more")])
+@pytest.mark.parametrize("wish", [authorize("more"), Capture("more"), Refund("more", 1_00)])
 def test_a_payment_takes_so_many_operations_and_no_more(wish: PaymentCommand) -> None:
     given(*busy(MAX_OPERATIONS)).when(wish).refused(TooManyOperations, limit=MAX_OPERATIONS)
 

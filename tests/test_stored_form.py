@@ -30,7 +30,7 @@ from domain.customer_facts import (
 from domain.envelope import NO_PREVIOUS, Envelope
 from domain.facts import FACTS, NAMES, Fact
 from domain.money import Money
-from domain.order_facts import OrderCancelled, OrderPaid, OrderPlaced
+from domain.order_facts import KeyClaimed, OrderCancelled, OrderPaid, OrderPlaced
 from domain.payment_facts import (
     ActionRequired,
     AuthorizationStarted,
@@ -57,6 +57,7 @@ from domain.subscription_facts import (
     CancellationScheduled,
     ChangeRefused,
     ChangeRequested,
+    InvoiceRefunded,
     InvoiceVoided,
     RenewalFailed,
     ResumeRefused,
@@ -177,6 +178,8 @@ SAMPLES: tuple[Fact, ...] = (
     OrderPlaced("order-9", 0, "customer-7", Money(20_00, "usd"), "created"),
     OrderCancelled("order-9", 1),
     OrderPaid("order-9", UUID("3d5a1c66-5b7e-5a0e-8b46-2a5f1d0c9e77"), Money(20_00, "usd"), "ch_1"),
+    InvoiceRefunded("in_1", Money(5_00, "eur"), as_of=AT, evidence="evt_44"),
+    KeyClaimed("order-9"),
 )
 # The facts that a wish leaves behind; all others are what came of one, or happened without us.
 WISHES = (

@@ -45,18 +45,23 @@ class ProducerRegistered(_Fact, frozen=True, tag="producer"):
 
 
 class PartitionsEnrolled(_Fact, frozen=True, tag="enrolled"):
-    """Partitions belong to the open transaction of this id, which begins with the first of them."""
+    """Partitions belong to the open transaction of this id, which begins with the first of them.
+
+    `at_ms` since 1970; 0 in journals of older versions, whose open transactions have no time left.
+    """
 
     transactional_id: str
     places: list[Place]
+    at_ms: int = 0
 
 
 class OffsetsEnrolled(_Fact, frozen=True, tag="offsets_enrolled"):
-    """Offsets become committed when the open transaction does."""
+    """Offsets become committed when the open transaction does, which begins with them if nothing else did."""
 
     transactional_id: str
     group: str
     offsets: list[PlacedOffset]
+    at_ms: int = 0
 
 
 class TransactionEnded(_Fact, frozen=True, tag="ended"):

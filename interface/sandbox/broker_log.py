@@ -97,6 +97,15 @@ class Partition:
         self._producer(marker.producer_id, marker.epoch)
         self._index(marker, position)
 
+    def start_anew(self) -> None:
+        """Know of each producer what a broker knows after a restart: its last batch alone.
+
+        Kafka's snapshots of producers hold no more, so a client that repeats an earlier one is refused.
+        """
+        for producer in self._producers.values():
+            while len(producer.sent) > 1:
+                producer.sent.popleft()
+
     def spans(self, offset: int, before: int, max_bytes: int) -> tuple[list[Span], int]:
         """Stored batches from `offset` on, and the offset after the last of them.
 

@@ -48,6 +48,7 @@ class Transaction:
     timeout_ms: int
     places: dict[Place, None] = field(default_factory=dict)  # a set that keeps its order
     offsets: dict[str, list[PlacedOffset]] = field(default_factory=dict)
+    began_ms: int = 0  # when the open one did, since 1970
     committed: bool | None = None  # how the last one ended, while none is open
 
     @property
@@ -73,6 +74,9 @@ class Store:
         except BaseException:
             self.close()
             raise
+        for topic in self.topics.values():
+            for partition in topic.partitions:
+                partition.start_anew()
 
     def record(self, fact: Fact) -> None:
         """Store a fact, then fold it. Raises OSError, and then nothing has happened."""
@@ -98,10 +102,10 @@ class Store:
                 self.topics[topic].partitions[partition].append(batch, end - len(raw))
             case ProducerRegistered():
                 self._register(fact)
-            case PartitionsEnrolled(transactional_id, places):
-                self.transactions[transactional_id].places.update(dict.fromkeys(places))
-            case OffsetsEnrolled(transactional_id, group, offsets):
-                self.transactions[transactional_id].offsets.setdefault(group, []).extend(offsets)
+            case PartitionsEnrolled(transactional_id, places, at_ms):
+                self._begun(transactional_id, at_ms).places.update(dict.fromkeys(places))
+            case OffsetsEnrolled(transactional_id, group, offsets, at_ms):
+                self._begun(transactional_id, at_ms).offsets.setdefault(group, []).extend(offsets)
             case TransactionEnded():
                 self._end(fact, end)
             case OffsetsCommitted(group, offsets):
@@ -113,6 +117,12 @@ class Store:
         self.next_producer_id = max(self.next_producer_id, fact.producer_id + 1)
         if fact.transactional_id is not None:
             self.transactions[fact.transactional_id] = Transaction(fact.producer_id, fact.epoch, fact.timeout_ms)
+
+    def _begun(self, transactional_id: str, at_ms: int) -> Transaction:
+        transaction = self.transactions[transactional_id]
+        if not transaction.open:
+            transaction.began_ms = at_ms
+        return transaction
 
     def _end(self, fact: TransactionEnded, end: int) -> None:
         transaction = self.transactions[fact.transactional_id]

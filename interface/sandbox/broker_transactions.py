@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class Transactions:
-    """The transaction coordinator. `start` once the loop runs: it gives open transactions their time anew."""
+    """The transaction coordinator. `start` once the loop runs: an open transaction has what is left of its time."""
 
     def __init__(self, store: Store, groups: Groups) -> None:
         self._store = store
@@ -84,7 +84,7 @@ class Transactions:
             for place in wished:
                 self._store.partition(place)
             if new := [place for place in wished if place not in transaction.places]:
-                self._store.record(PartitionsEnrolled(transactional_id, new))
+                self._store.record(PartitionsEnrolled(transactional_id, new, _now_ms()))
                 self._begin_timer(transactional_id, transaction)
         except RefusedError as refusal:
             code = refusal.code
@@ -124,7 +124,7 @@ class Transactions:
             ]
             for topic, partition, _, _ in offsets:
                 self._store.partition((topic, partition))
-            self._store.record(OffsetsEnrolled(request.transactional_id, request.group_id, offsets))
+            self._store.record(OffsetsEnrolled(request.transactional_id, request.group_id, offsets, _now_ms()))
             self._begin_timer(request.transactional_id, holder)
         except RefusedError as refusal:
             code = refusal.code
@@ -186,7 +186,7 @@ class Transactions:
         if not transaction.open:
             return
         places = list(transaction.places)
-        at_ms = time.time_ns() // 1_000_000
+        at_ms = _now_ms()
         markers = [
             broker_batch.marker(
                 self._store.partition(place).end, transaction.producer_id, epoch, at_ms, committed=committed
@@ -201,8 +201,8 @@ class Transactions:
     def _begin_timer(self, transactional_id: str, transaction: Transaction) -> None:
         if transactional_id not in self._timers:
             loop = asyncio.get_running_loop()
-            timeout_s = transaction.timeout_ms / 1000
-            self._timers[transactional_id] = loop.call_later(timeout_s, self._time_out, transactional_id)
+            left_ms = max(0, transaction.began_ms + transaction.timeout_ms - _now_ms())
+            self._timers[transactional_id] = loop.call_later(left_ms / 1000, self._time_out, transactional_id)
 
     def _time_out(self, transactional_id: str) -> None:
         """Its producer is gone or stuck: abort, and fence it, so that nobody waits for it."""
@@ -214,3 +214,7 @@ class Transactions:
         """Abort what the producer left open; it can do nothing under this epoch any more."""
         known = self._store.transactions[transactional_id]
         self._end(transactional_id, min(known.epoch + 1, MAX_EPOCH), committed=False)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

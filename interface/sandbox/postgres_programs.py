@@ -33,6 +33,11 @@ def find_programs() -> Path:
     )
 
 
+def find_system_programs() -> Path | None:
+    """The folder of the PostgreSQL that the system has beside the wheel's, if it has one."""
+    return next((folder.resolve() for folder in _of_the_system() if _complete(folder)), None)
+
+
 def programs_for(account: Account) -> Path:
     """Programs that the account can run: the found ones in place, else a copy in a temporary folder."""
     found = find_programs()
@@ -51,6 +56,10 @@ def programs_for(account: Account) -> Path:
 def _candidates() -> Iterator[Path]:
     if wheel := importlib.util.find_spec(WHEEL):  # finds the package without running its code
         yield from (Path(place) / WHEEL_PREFIX / "bin" for place in wheel.submodule_search_locations or ())
+    yield from _of_the_system()
+
+
+def _of_the_system() -> Iterator[Path]:
     if tool := shutil.which("pg_config"):
         asked = subprocess.run(  # noqa: S603 - found on the user's own PATH
             [tool, "--bindir"], capture_output=True, text=True, check=False, timeout=ASK_LIMIT_S

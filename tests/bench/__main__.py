@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import append, catch_up, command, get, growth, post, rebuild
+from tests.bench import append, catch_up, command, get, growth, messaging, post, rebuild
 from tests.bench.bars import Bar, Group, show, write
 from tests.bench.lab import Lab
 
@@ -22,6 +22,8 @@ GROUPS: dict[str, Callable[[Lab], Iterator[Bar]]] = {
     "rebuild": rebuild.measure,
     "post": post.measure,
     "get": get.measure,
+    "publish": messaging.publish,
+    "consume": messaging.consume,
 }
 KEPT = Path("bench.json")
 MIN_WIDTH = 110
