@@ -26,6 +26,8 @@ from tests.publisher_side import CHECKOUT, PublisherSide, beside, grouped
 from tests.torture import SIZE, tell
 
 VICTIMS = ("publisher", "broker", "reader")
+# What each of them appends: the writers during the storm, and one more after it, so that the last reader has to read.
+SHARE = SIZE.published_facts // (SIZE.writers + 1)
 STOP_S = 30
 # Four processes and a broker start, and each again: on a busy machine that takes a while.
 PATIENCE_S = max(60, SIZE.patience_s)
@@ -100,7 +102,7 @@ def test_whatever_is_killed_a_reader_sees_each_fact_once_and_in_order(
     ):
         writing = [pool.submit(append, ledger, seed) for seed in range(SIZE.writers)]
         for number, victim in enumerate(victims):
-            until_published(side, SIZE.published_facts * (number + 1) // (len(victims) + 2), writing)
+            until_published(side, SIZE.writers * SHARE * (number + 1) // (len(victims) + 2), writing)
             if victim == "publisher":
                 cast.kill_publisher()
             elif victim == "reader":
@@ -108,7 +110,7 @@ def test_whatever_is_killed_a_reader_sees_each_fact_once_and_in_order(
             else:
                 broker.kill()
                 broker.start()
-        appended = sum(written.result(PATIENCE_S) for written in writing)
+        appended = sum(written.result(PATIENCE_S) for written in writing) + append(ledger, SIZE.writers)
         with suppress(AssertionError):  # what it has read instead says more
             eventually(lambda: len(cast.read()) >= appended, PATIENCE_S)
         read = cast.read()
@@ -121,7 +123,7 @@ def test_whatever_is_killed_a_reader_sees_each_fact_once_and_in_order(
 def append(ledger: Ledger, seed: int) -> int:
     """Payments of this writer, as many facts as fall to it; how many it has appended."""
     shop, appended = Shop(seed), 0
-    while appended < SIZE.published_facts / SIZE.writers:
+    while appended < SHARE:
         facts = shop.payment()
         begun = ledger.append(facts[:1], NO_PREVIOUS)
         ledger.append(facts[1:], begun.tail)
