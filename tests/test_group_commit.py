@@ -147,11 +147,13 @@ def at_once(pool: ThreadPoolExecutor, ledger: Ledger, streams: Sequence[UUID]) -
 def groups_of(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, come: int) -> list[int]:
     """How many rows each insert had, as they happen. The first ones wait until so many appends have come."""
     sizes, insert = list[int](), ledger.recorder._insert_once
+    have_come = threading.Event()  # whoever sees it goes on, and takes of those that wait
 
     def counted(rows: Sequence[StoredEvent]) -> list[int]:
         sizes.append(len(rows))
         if len(sizes) <= MAX_GROUPS:
-            until(lambda: len(ledger._together._waiting) == come - MAX_GROUPS)
+            until(lambda: have_come.is_set() or len(ledger._together._waiting) == come - MAX_GROUPS)
+            have_come.set()
         return insert(rows)
 
     monkeypatch.setattr(ledger.recorder, "_insert_once", counted)

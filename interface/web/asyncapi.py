@@ -1,4 +1,4 @@
-"""`/v1/asyncapi.json`: what goes to Kafka, as a document, beside what goes over HTTP (`/schema`)."""
+"""`/asyncapi.json`: what goes to Kafka, as a document, beside what goes over HTTP (`/schema`)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _ANSWER = ResponseSpec(
 )
 
 
-@get("/v1/asyncapi.json", tags=["events"], responses={200: _ANSWER}, security=[{}], sync_to_thread=False)
+@get("/asyncapi.json", tags=["events"], responses={200: _ANSWER}, security=[{}], sync_to_thread=False)
 def asyncapi(services: Services) -> dict[str, Any]:
     """The messages on Kafka of this deployment: their topics, keys, headers and bodies, and what may change in them."""
     settings = services.settings
