@@ -31,7 +31,9 @@ EMAIL = "quillfeather@canary.example"
 # Its check digit is wrong, too, and nothing expects a card number of it: an order may be named so.
 PLANTED = "4929123456781230"
 
-_BETWEEN = rb"(?:%20|\\u00a0|&nbsp;|[^0-9]{0,3}+)"
+# Words of 16 and 32 bits have zeros between them. Zeros and something else at will is what small numbers in binary look
+# like: PostgreSQL 15 has a card's digits in a row of object ids, in each database that it makes.
+_BETWEEN = rb"(?:%20|\\u00a0|&nbsp;|\0[^0-9\0]\0|\0{1,3}+|[^0-9\0]{0,3}+)"
 _HEX_BETWEEN = rb"(?:2[0bBdDeE]|5[fF]|[cC]2[aA]0|00)?"
 _EMPTY = re.compile(rb"\0{64,}")
 
