@@ -1,18 +1,15 @@
-"""The words of the ticketing contract: its body, its answers, and the envelope around everything that is refused.
-
-Refusals are made for all contracts alike, as problems (RFC 9457); here they are put into this contract's words.
-"""
+"""The words of the ticketing contract: its body, its answers, and the envelope around everything that is refused."""
 
 from typing import Annotated
 from uuid import UUID
 
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, Scope, Send
+from litestar.types import ASGIApp
 from msgspec import Meta, Struct, json
 
 from interface.web.contracts.documented import Body, told
+from interface.web.contracts.other_words import in_other_words
 from interface.web.customers import Token
-from interface.web.problems import MEDIA_TYPE, FieldError
+from interface.web.problems import FieldError
 from interface.web.requests import NO_CONTROLS
 
 PATH = "/api/payments"
@@ -43,8 +40,6 @@ class TicketErrors(Struct, frozen=True):
 
 # --- The envelope ------------------------------------------------------------------------------------------------
 
-_REPLACED = frozenset({b"content-type", b"content-length"})
-
 
 class Told(Struct, frozen=True):
     """What is used of a problem."""
@@ -56,35 +51,9 @@ class Told(Struct, frozen=True):
 
 def in_its_words(app: ASGIApp) -> ASGIApp:
     """The application, whose problems about this route are told in its envelope; all else passes through."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP or scope["path"].rstrip("/") != PATH:
-            await app(scope, receive, send)
-            return
-        start: HTTPResponseStartEvent | None = None
-        body = bytearray()
-
-        async def heard(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start" and _is_problem(message):
-                start = message
-            elif start is None:
-                await send(message)
-            elif message["type"] == "http.response.body":
-                body.extend(message["body"])
-                if not message.get("more_body"):
-                    await _send(start, envelope(json.decode(bytes(body), type=Told)), send)
-
-        await app(scope, receive, heard)
-
-    return serve
-
-
-async def _send(start: HTTPResponseStartEvent, told: bytes, send: Send) -> None:
-    kept = [(name, value) for name, value in start["headers"] if name.lower() not in _REPLACED]
-    sized = [(b"content-type", b"application/json"), (b"content-length", str(len(told)).encode())]
-    await send({"type": "http.response.start", "status": start["status"], "headers": [*kept, *sized]})
-    await send({"type": "http.response.body", "body": told, "more_body": False})
+    return in_other_words(
+        app, lambda path: path.rstrip("/") == PATH, lambda problem: envelope(json.decode(problem, type=Told))
+    )
 
 
 def envelope(problem: Told) -> bytes:
@@ -94,11 +63,6 @@ def envelope(problem: Told) -> bytes:
 
 def _field(error: FieldError) -> str | None:
     return error.pointer.removeprefix("#").removeprefix("/") or None if error.pointer else error.header
-
-
-def _is_problem(message: HTTPResponseStartEvent) -> bool:
-    headers = message["headers"]
-    return any(name.lower() == b"content-type" and value.startswith(MEDIA_TYPE.encode()) for name, value in headers)
 
 
 # --- The document ------------------------------------------------------------------------------------------------
