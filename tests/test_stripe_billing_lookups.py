@@ -398,6 +398,20 @@ def test_a_refund_that_fails_later_went_nowhere(shop: Shop) -> None:
     assert went_back(shop, bought.id) == [0]
 
 
+def test_what_went_back_of_an_invoice_that_was_paid_at_a_later_attempt_is_told(shop: Shop) -> None:
+    customer = shop.customer()
+    bought = shop.subscribe(customer, shop.price(10_00))
+    poor(shop, customer)
+    shop.go_to(item(bought).current_period_end + 2 * HOUR_S)
+    of_customer(shop, set_card(customer.id, "pm_card_visa", "op_good"))
+    shop.sdk.invoices.pay(shop.invoices(bought)[1].id)
+    intent = intent_of(shop, 1, bought)
+    charges = [one["status"] for one in shop.state()["charges"] if one["payment_intent"] == intent]
+    assert charges == ["failed", "succeeded"]
+    shop.sdk.refunds.create({"payment_intent": intent, "amount": 4_00})
+    assert went_back(shop, bought.id) == [0, 4_00]
+
+
 def test_of_many_refunds_and_charges_all_are_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A charge brings its ten latest refunds along."""
     monkeypatch.setattr("application.stripe_billing_lists.PAGE", 2)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import grimp
+
 from interface.sandbox.postgres_programs import PROGRAMS_VARIABLE, find_system_programs
 from tests.brokers import UNDER_TEST
 from tests.peers import beside_stripe_mock, real_kafka, stripe_mock
@@ -38,9 +40,12 @@ class NotHereError(Exception):
 
 
 def kafka() -> bool:
-    """All tests that ask tests/brokers.py for a broker, against Apache Kafka."""
+    """All tests that have their broker from tests/brokers.py, directly or through a helper, against Apache Kafka."""
+    users = grimp.build_graph("tests").find_downstream_modules("tests.brokers")
+    files = [
+        f"tests/{name}.py" for name in sorted(user.rpartition(".")[2] for user in users) if name.startswith("test_")
+    ]
     with _broker() as address:
-        files = [str(file) for file in sorted(Path("tests").glob("test_*.py")) if "tests.brokers" in file.read_text()]
         return _pass(PATIENT, *files, **{UNDER_TEST: address})
 
 
