@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 from click.testing import CliRunner, Result
 from msgspec import json
 
@@ -175,3 +176,15 @@ def any_broker(data: Path) -> Iterator[str]:
         return
     with started_broker(data) as broker:
         yield broker.address
+
+
+@pytest.fixture(scope="module", name="kafka")
+def shared_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with any_broker(tmp_path_factory.mktemp("broker")) as address:
+        yield address
+
+
+@pytest.fixture(name="side")
+def publisher_side(database_url: str, kafka: str) -> Iterator[PublisherSide]:
+    with beside(database_url, kafka) as side:
+        yield side

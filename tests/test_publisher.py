@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, active_count
@@ -29,7 +28,16 @@ from tests.brokers import started_broker
 from tests.dying_publisher import MOMENTS
 from tests.given import CAPTURED, DECLINED, started
 from tests.processes import eventually
-from tests.publisher_side import PATIENCE_S, PublisherSide, all_sent, any_broker, beside, fill, publishing
+from tests.publisher_side import (  # noqa: F401  # fixtures
+    PATIENCE_S,
+    PublisherSide,
+    all_sent,
+    beside,
+    fill,
+    publisher_side,
+    publishing,
+    shared_kafka,
+)
 
 FILES = Path("/dev/fd")
 # Real waiting, but not for long.
@@ -38,18 +46,6 @@ END_SESSION = """
 SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with any_broker(tmp_path_factory.mktemp("broker")) as address:
-        yield address
-
-
-@pytest.fixture
-def side(database_url: str, kafka: str) -> Iterator[PublisherSide]:
-    with beside(database_url, kafka) as side:
-        yield side
 
 
 # --- Once, and in order ------------------------------------------------------------------------------------------

@@ -1,38 +1,24 @@
 """A fact that cannot be published sets its stream aside, in order, and holds nobody else up."""
 
 import signal
-from collections.abc import Iterator, Sequence
-
-import pytest
+from collections.abc import Sequence
 
 from domain.envelope import Envelope
 from interface.kafka import PUBLISHER
 from interface.kafka.messages import message
 from interface.kafka.outlet import Record
 from tests.given import DECLINED
-from tests.publisher_side import (
+from tests.publisher_side import (  # noqa: F401  # fixtures
     PATIENCE_S,
     RENAME,
     PublisherSide,
     all_sent,
-    any_broker,
-    beside,
     fill,
     positions,
+    publisher_side,
     publishing,
+    shared_kafka,
 )
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with any_broker(tmp_path_factory.mktemp("broker")) as address:
-        yield address
-
-
-@pytest.fixture
-def side(database_url: str, kafka: str) -> Iterator[PublisherSide]:
-    with beside(database_url, kafka) as side:
-        yield side
 
 
 def test_a_fact_that_cannot_be_read_sets_its_stream_aside_and_holds_nobody_up(side: PublisherSide) -> None:

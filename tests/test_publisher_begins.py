@@ -1,6 +1,5 @@
 """Where a publisher begins, and the topics that it begins with."""
 
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -14,20 +13,7 @@ from interface.kafka.topics import PARTITIONS
 from projections.engine import connect, take_over
 from tests.brokers import administering, producing
 from tests.processes import eventually
-from tests.publisher_side import PATIENCE_S, PublisherSide, all_sent, any_broker, beside, fill, publishing
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with any_broker(tmp_path_factory.mktemp("broker")) as address:
-        yield address
-
-
-@pytest.fixture
-def side(database_url: str, kafka: str) -> Iterator[PublisherSide]:
-    with beside(database_url, kafka) as side:
-        yield side
-
+from tests.publisher_side import PATIENCE_S, PublisherSide, all_sent, fill, publisher_side, publishing, shared_kafka  # noqa: F401  # fixtures
 
 # --- Where ---------------------------------------------------------------------------------------------------------
 

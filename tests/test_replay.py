@@ -1,7 +1,6 @@
 """History once more: `payledger publish --from POSITION --topic NEW`."""
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 from msgspec import json
@@ -9,29 +8,17 @@ from msgspec import json
 from interface.kafka.standing import topic_of
 from tests.brokers import producing, unique
 from tests.given import DECLINED
-from tests.publisher_side import (
+from tests.publisher_side import (  # noqa: F401  # fixtures
     PATIENCE_S,
     RENAME,
     PublisherSide,
     all_sent,
-    any_broker,
-    beside,
     fill,
     positions,
+    publisher_side,
     publishing,
+    shared_kafka,
 )
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with any_broker(tmp_path_factory.mktemp("broker")) as address:
-        yield address
-
-
-@pytest.fixture
-def side(database_url: str, kafka: str) -> Iterator[PublisherSide]:
-    with beside(database_url, kafka) as side:
-        yield side
 
 
 @pytest.fixture
